@@ -1,0 +1,1 @@
+"""Puts mixed documents into your own categories, on your own hardware."""

@@ -1,0 +1,1 @@
+"""Putting text into categories."""

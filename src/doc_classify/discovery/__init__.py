@@ -1,0 +1,1 @@
+"""Finding documents: a lazy walk and a streamed hash."""

@@ -1,0 +1,175 @@
+"""Every error that doc-classify raises on purpose.
+
+::
+
+    DocClassifyError
+    ├── ConfigurationError            the request cannot be carried out as stated (exit code 2)
+    │   └── MissingDependencyError    an optional package is not installed; names the extra
+    ├── TransientError                trying again later can help
+    │   ├── SourceChangedError        the file vanished or changed while it was read
+    │   ├── SourceUnreadableError     permission denied, I/O error, ...
+    │   └── StorageError              database locked, full, read-only or away (exit code 3)
+    └── PermanentError                trying again cannot help
+        └── ExtractionError           the document itself is at fault
+            ├── UnsupportedTypeError  no extractor for this type of file
+            ├── EmptyDocumentError    zero bytes
+            ├── EncryptedError        a password is needed
+            ├── DamagedError          truncated, malformed, not what it claims to be
+            ├── LimitExceededError    zip bomb, too many pixels, nested too deep, ...
+            ├── NoTextError           the document holds no text that could be classified
+            ├── TimeLimitError        extraction took longer than the limit
+            ├── WorkerCrashError      the parser died on this document
+            └── OutOfMemoryError      the parser asked for more memory than the limit
+
+The type says whether a retry can help; ``kind`` is the short stable word that is stored with a
+failed document and that ``doc-classify retry --error KIND`` takes.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DocClassifyError(Exception):
+    """Base of all errors of this package."""
+
+    kind: ClassVar[str] = "error"
+
+
+class ConfigurationError(DocClassifyError):
+    """The settings or arguments cannot be used as they are."""
+
+    kind = "configuration"
+
+
+class MissingDependencyError(ConfigurationError):
+    """A package that this request needs is not installed.
+
+    Args:
+        package: the distribution that is missing.
+        extra: the extra of ``doc-classify`` that brings it.
+        purpose: what it is needed for, as the end of "needed to ...".
+    """
+
+    kind = "missing_dependency"
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{package} is needed to {purpose}; install it with: "
+            f"pip install 'doc-classify[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra
+
+
+class TransientError(DocClassifyError):
+    """A fault of the surroundings: the same document may succeed later."""
+
+    kind = "transient"
+
+
+class SourceChangedError(TransientError):
+    """The file vanished, or its bytes changed, between being listed and being read."""
+
+    kind = "changed"
+
+
+class SourceUnreadableError(TransientError):
+    """The operating system refused to open or read the file."""
+
+    kind = "unreadable"
+
+
+class StorageError(TransientError):
+    """The database cannot take or give data: full, read-only, locked, unreachable."""
+
+    kind = "storage"
+
+
+class PermanentError(DocClassifyError):
+    """A fault that will be the same however often it is tried."""
+
+    kind = "permanent"
+
+
+class ExtractionError(PermanentError):
+    """The document could not be turned into text. The message says why, for its owner."""
+
+    kind = "extraction"
+
+
+class UnsupportedTypeError(ExtractionError):
+    """No extractor takes files of this type."""
+
+    kind = "unsupported"
+
+
+class EmptyDocumentError(ExtractionError):
+    """The file has no bytes at all."""
+
+    kind = "empty"
+
+
+class EncryptedError(ExtractionError):
+    """The document is protected by a password that we do not have."""
+
+    kind = "encrypted"
+
+
+class DamagedError(ExtractionError):
+    """The file is truncated, malformed, or not of the type that it claims to be."""
+
+    kind = "damaged"
+
+
+class LimitExceededError(ExtractionError):
+    """Reading on would pass a safety limit (unpacked size, depth, pixels, cells)."""
+
+    kind = "limit_exceeded"
+
+
+class NoTextError(ExtractionError):
+    """The document was read without fault, but holds no text."""
+
+    kind = "no_text"
+
+
+class TimeLimitError(ExtractionError):
+    """Reading the document took longer than the time limit; its worker was killed."""
+
+    kind = "timeout"
+
+
+class WorkerCrashError(ExtractionError):
+    """The worker process died while it was reading the document."""
+
+    kind = "crash"
+
+
+class OutOfMemoryError(ExtractionError):
+    """Reading the document needed more memory than a worker may have."""
+
+    kind = "out_of_memory"
+
+
+_PERMANENT_KINDS = frozenset(
+    cls.kind
+    for cls in (
+        UnsupportedTypeError,
+        EmptyDocumentError,
+        EncryptedError,
+        DamagedError,
+        LimitExceededError,
+        NoTextError,
+        TimeLimitError,
+        WorkerCrashError,
+        OutOfMemoryError,
+        ExtractionError,
+        PermanentError,
+    )
+)
+
+
+def is_permanent(kind: str) -> bool:
+    """Whether a recorded failure of this ``kind`` would be the same when tried again."""
+    return kind in _PERMANENT_KINDS

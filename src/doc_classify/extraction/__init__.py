@@ -1,0 +1,1 @@
+"""Turning documents into text, one module per family of formats."""

@@ -1,0 +1,1 @@
+"""The stages joined: find, hash, extract and classify in isolated workers, store."""

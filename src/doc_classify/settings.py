@@ -1,0 +1,223 @@
+"""One settings object, made once at the door and passed in.
+
+Precedence: explicit argument (a command's option) > environment variable > ``doc-classify.toml``
+in the working directory > default. An environment variable is the field's name in capitals with
+the prefix ``DOC_CLASSIFY_``; those that other tools share have their usual names (see
+:data:`SHARED_VARIABLES`).
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from doc_classify.errors import ConfigurationError
+from doc_classify.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+
+CONFIG_FILE = "doc-classify.toml"
+ENV_PREFIX = "DOC_CLASSIFY_"
+
+SHARED_VARIABLES = {
+    "database_url": "DATABASE_URL",
+    "ollama_host": "OLLAMA_HOST",
+    "ollama_model": "OLLAMA_MODEL",
+    "categories": "CATEGORIES",
+    "celery_broker_url": "CELERY_BROKER_URL",
+}
+"""Fields whose environment variable has no prefix."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Sizes in MB are 10^6 bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid")
+
+    database_url: str = Field(
+        "sqlite:///doc-classify.db",
+        description="Where results are kept: sqlite:///FILE or postgresql://USER@HOST/NAME.",
+    )
+    categories: str | None = Field(
+        None, description="Categories as comma-separated names; see also taxonomy."
+    )
+    taxonomy: Path | None = Field(
+        None, description="TOML or JSON file with categories and descriptions."
+    )
+    classifier: str = Field("embedded", description="Which classifier decides.")
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="Worker processes; default: the CPU cores."
+    )
+    chunk_size: int = Field(
+        10, ge=1, le=10_000, description="Documents handed to a worker process at a time."
+    )
+    batch_size: int = Field(
+        100, ge=1, le=10_000, description="Results written to the database in one transaction."
+    )
+    pages: str = Field(
+        "3+1", description="Pages to read: all, 5 (the first five), 3+1 (first three and last)."
+    )
+    ocr: bool = Field(True, description="Read scanned pages and images by OCR.")
+    ocr_languages: str = Field(
+        "eng", pattern=r"^[a-zA-Z_]+(\+[a-zA-Z_]+)*$", description="Tesseract languages: eng+deu."
+    )
+    attachments: bool = Field(False, description="Also read the text of mail attachments.")
+    store_text: bool = Field(
+        True, description="Keep the text read, so that other categories need no new extraction."
+    )
+    time_limit: float = Field(
+        120.0, gt=0, description="Seconds that a worker may spend on one document."
+    )
+    memory_limit_mb: int = Field(
+        2_000, ge=256, description="Address space that a worker process may have, in MB."
+    )
+    max_unpacked_mb: int = Field(
+        200, ge=1, description="Decompressed size that one document may reach, in MB."
+    )
+    recycle_after: int = Field(
+        5_000, ge=1, description="Documents after which a worker process is replaced."
+    )
+    recursive: bool = Field(True, description="Go into subfolders.")
+    ollama_host: str = Field("http://localhost:11434", description="Address of the Ollama server.")
+    ollama_model: str = Field("llama3.2:3b", description="Model that Ollama runs.")
+    celery_broker_url: str = Field(
+        "redis://localhost:6379/0", description="Message broker of the distributed mode."
+    )
+
+    config_file: ClassVar[str] = CONFIG_FILE
+
+    @field_validator("workers", "categories", "taxonomy", mode="before")
+    @classmethod
+    def _blank_is_unset(cls, value: object) -> object:
+        # Compose files and CI systems pass an empty variable where none is meant.
+        return None if value == "" else value
+
+    @field_validator("categories", mode="before")
+    @classmethod
+    def _join_list(cls, value: object) -> object:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what :func:`load_settings` passes counts: it has merged the sources."""
+        return (init_settings,)
+
+    def make_taxonomy(self) -> Taxonomy:
+        """The taxonomy that these settings name: the file's, the names', or the default one.
+
+        Raises:
+            ConfigurationError: the file or the names cannot be used.
+        """
+        if self.categories:
+            return Taxonomy.from_names(self.categories.split(","))
+        if self.taxonomy:
+            return Taxonomy.from_file(self.taxonomy)
+        return DEFAULT_TAXONOMY
+
+    @property
+    def worker_count(self) -> int:
+        """Worker processes: as set, else the cores that this process may use."""
+        return self.workers or available_cores()
+
+
+Origin = Literal["option", "environment", "file", "default"]
+
+
+def available_cores() -> int:
+    """CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def environment_variable(field: str) -> str:
+    """Name of the environment variable of a field."""
+    return SHARED_VARIABLES.get(field, ENV_PREFIX + field.upper())
+
+
+def load_settings(directory: Path | None = None, **options: Any) -> Settings:
+    """Read the settings; ``options`` that are None count as not given.
+
+    Raises:
+        ConfigurationError: a value cannot be used; the message says which and where it is from.
+    """
+    return load_settings_with_origins(directory, **options)[0]
+
+
+def load_settings_with_origins(
+    directory: Path | None = None, **options: Any
+) -> tuple[Settings, dict[str, Origin]]:
+    """Like :func:`load_settings`, with where each value came from."""
+    path = (directory or Path()) / CONFIG_FILE
+    layers: list[tuple[Origin, dict[str, Any]]] = [
+        ("file", _read_file(path)),
+        ("environment", _read_environment()),
+        ("option", {name: value for name, value in options.items() if value is not None}),
+    ]
+    merged: dict[str, Any] = {}
+    origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields, "default")
+    for origin, values in layers:
+        # Two ways to name the categories: the stronger source wins, not the more specific one.
+        if "categories" in values:
+            merged.pop("taxonomy", None)
+        elif "taxonomy" in values:
+            merged.pop("categories", None)
+        merged |= values
+        origins |= dict.fromkeys(values, origin)
+    if origins["categories"] == origins["taxonomy"] != "default" and {
+        "categories",
+        "taxonomy",
+    } <= set(merged):
+        raise ConfigurationError(
+            f"categories and taxonomy are both set ({origins['taxonomy']}): give one of them"
+        )
+    try:
+        return Settings(**merged), origins
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            field = str(problem["loc"][0]) if problem["loc"] else "settings"
+            where = {
+                "file": str(path),
+                "environment": environment_variable(field),
+            }.get(origins.get(field, "default"), "option")
+            reason = (
+                "there is no such setting"
+                if problem["type"] == "extra_forbidden"
+                else f"{problem['msg'].lower()}, got {problem['input']!r}"
+            )
+            lines.append(f"{field} ({where}): {reason}")
+        raise ConfigurationError("; ".join(lines)) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from error
+
+
+def _read_environment() -> dict[str, Any]:
+    values = {}
+    for field in Settings.model_fields:
+        value = os.environ.get(environment_variable(field))
+        if value:
+            values[field] = value
+    return values

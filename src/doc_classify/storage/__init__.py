@@ -1,0 +1,1 @@
+"""The ledger: where files, documents, results and runs are kept."""
