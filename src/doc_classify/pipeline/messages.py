@@ -1,0 +1,204 @@
+"""What parent and worker process say to each other: one JSON object a line.
+
+JSON and not pickle, because a worker reads hostile documents: whatever takes it over can send
+wrong text, but it cannot make the parent run code. Decoding therefore checks every type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.records import (
+    Classification,
+    Extraction,
+    Failure,
+    Page,
+    Problem,
+    Source,
+    Timings,
+    freeze_scores,
+)
+from doc_classify.taxonomy import Taxonomy
+
+
+class MessageError(ValueError):
+    """A line that is not what the other side may send."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker is told once, before its first document.
+
+    Attributes:
+        options: what to read, within which limits.
+        taxonomy: the categories.
+        classifier: name of the classifier that runs inside the worker.
+        include_reasoning: ask it for its reasons.
+        memory_limit: address space in bytes.
+        time_limit: seconds per document, after which the worker kills itself should the parent
+            not have done so.
+    """
+
+    options: ExtractionOptions
+    taxonomy: Taxonomy
+    classifier: str
+    include_reasoning: bool
+    memory_limit: int
+    time_limit: float
+
+    def encode(self) -> bytes:
+        """The line that :meth:`decode` reads."""
+        return _line(
+            {
+                "options": self.options.to_dict(),
+                "taxonomy": self.taxonomy.to_dict(),
+                "classifier": self.classifier,
+                "include_reasoning": self.include_reasoning,
+                "memory_limit": self.memory_limit,
+                "time_limit": self.time_limit,
+            }
+        )
+
+    @classmethod
+    def decode(cls, line: bytes) -> WorkerConfig:
+        """Read the parent's first line."""
+        data = json.loads(line)
+        return cls(
+            options=ExtractionOptions.from_dict(data.pop("options")),
+            taxonomy=Taxonomy.from_dict(data.pop("taxonomy")),
+            **data,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One document for a worker. With ``extraction`` it is only classified, not read."""
+
+    number: int
+    source: Source
+    extraction: Extraction | None = None
+
+    def encode(self) -> bytes:
+        """The line that :meth:`decode` reads."""
+        stored = None if self.extraction is None else asdict(self.extraction)
+        return _line({"n": self.number, "source": asdict(self.source), "extraction": stored})
+
+    @classmethod
+    def decode(cls, line: bytes) -> Request:
+        """Read one of the parent's lines."""
+        data = json.loads(line)
+        stored = data["extraction"]
+        return cls(data["n"], Source(**data["source"]), stored and decode_extraction(stored))
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a worker found: a classification or a failure, and the text it read.
+
+    ``extraction`` is None when the request brought it. ``resident`` is the worker's resident
+    memory in bytes, 0 where the system does not say.
+    """
+
+    number: int
+    classification: Classification | None
+    failure: Failure | None
+    extraction: Extraction | None
+    timings: Timings
+    resident: int = 0
+
+    def encode(self) -> bytes:
+        """The line that :meth:`decode` reads."""
+        return _line(
+            {
+                "n": self.number,
+                "classification": self.classification and asdict(self.classification),
+                "failure": self.failure and asdict(self.failure),
+                "extraction": self.extraction and asdict(self.extraction),
+                "timings": asdict(self.timings),
+                "resident": self.resident,
+            }
+        )
+
+    @classmethod
+    def decode(cls, line: bytes, taxonomy: Taxonomy) -> Reply:
+        """Read one of a worker's lines.
+
+        Raises:
+            MessageError: the line is not a reply, or names a category outside the taxonomy.
+        """
+        try:
+            data = json.loads(line)
+            classification = data["classification"] and _classification(data["classification"])
+            failure = data["failure"] and Failure(
+                _text(data["failure"]["kind"]), _text(data["failure"]["message"])
+            )
+            extraction = data["extraction"] and decode_extraction(data["extraction"])
+            timings = Timings(**{key: float(value) for key, value in data["timings"].items()})
+            number, resident = int(data["n"]), int(data["resident"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MessageError(f"{type(error).__name__}: {error}") from error
+        if (classification is None) == (failure is None):
+            raise MessageError("neither or both of classification and failure")
+        if classification and classification.category not in taxonomy.names:
+            raise MessageError(f"category {classification.category!r} is not in the taxonomy")
+        return cls(number, classification, failure, extraction, timings, resident)
+
+
+def decode_extraction(data: Mapping[str, Any]) -> Extraction:
+    """An extraction from its JSON form, every type checked.
+
+    Raises:
+        ValueError, KeyError, TypeError: the data has another form.
+    """
+    return Extraction(
+        media_type=_text(data["media_type"]),
+        pages=tuple(
+            Page(int(page["number"]), _text(page["text"]), bool(page["ocr"]))
+            for page in data["pages"]
+        ),
+        engine=_text(data["engine"]),
+        page_count=_optional(data["page_count"], int),
+        title=_optional(data["title"], _text),
+        author=_optional(data["author"], _text),
+        created=_optional(data["created"], _text),
+        modified=_optional(data["modified"], _text),
+        language=_optional(data["language"], _text),
+        attachments=tuple(_text(name) for name in data["attachments"]),
+        problems=tuple(
+            Problem(
+                _text(problem["kind"]), _text(problem["message"]), _optional(problem["page"], int)
+            )
+            for problem in data["problems"]
+        ),
+        truncated=bool(data["truncated"]),
+    )
+
+
+def _classification(data: Mapping[str, Any]) -> Classification:
+    return Classification(
+        category=_text(data["category"]),
+        score=_optional(data["score"], float),
+        confidence=_optional(data["confidence"], float),
+        scores=freeze_scores({_text(name): float(score) for name, score in data["scores"]}),
+        needs_review=bool(data["needs_review"]),
+        reasoning=_optional(data["reasoning"], _text),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _optional(value: Any, convert: Any) -> Any:
+    return None if value is None else convert(value)
+
+
+def _line(data: object) -> bytes:
+    # ASCII escapes carry lone surrogates (paths that are not UTF-8) and never hold a newline.
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"

@@ -1,0 +1,1 @@
+from doc_classify import ParallelDocumentProcessor as ParallelDocumentProcessor
