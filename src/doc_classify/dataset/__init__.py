@@ -1,0 +1,1 @@
+"""Realistic test documents with labels, reproducible from a seed."""
