@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import tomllib
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -49,7 +49,7 @@ _REFERENCES = {"en": "[References|Literature]", "de": "Literatur", "fr": "Réfé
 _QUOTED = "On {past} at {time}, {p2} wrote:"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _language(language: str) -> dict[str, Any]:
     content = files("doc_classify.dataset").joinpath("content")
     if language != "en":
@@ -60,7 +60,7 @@ def _language(language: str) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=None)
+@cache
 def _entries(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 

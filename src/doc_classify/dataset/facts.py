@@ -6,7 +6,7 @@ import random
 import tomllib
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -33,7 +33,7 @@ def _load_words() -> dict[str, Any]:
     return tomllib.loads(text)
 
 
-@lru_cache(maxsize=None)
+@cache
 def words(language: str) -> Words:
     """The word lists of a language with those that all languages share."""
     loaded = _load_words()
@@ -54,7 +54,7 @@ class Facts:
         self.money_format = pick(rng, _CURRENCIES[language])
         self._date_format = pick(rng, _DATES[language])
         self._magnitude = 10 ** rng.uniform(1.5, 5)
-        lists = self.words
+        lists, area = self.words, rng.randint(30, 49)
         self._fixed: dict[str, str] = {
             "a": self._company(),
             "b": self._company(),
@@ -72,8 +72,9 @@ class Facts:
             "street": self._street(),
             "iban": self._iban(),
             "bic": "".join(pick(rng, _LETTERS) for _ in range(8)),
-            "vat": f"{pick(rng, ('GB', 'DE', 'FR', 'IE', 'NL', 'SE'))}{rng.randrange(10**8, 10**9)}",
-            "phone": f"+{rng.randint(30, 49)} {rng.randrange(10, 999)} {rng.randrange(10**5, 10**7)}",
+            "vat": pick(rng, ("GB", "DE", "FR", "IE", "NL", "SE"))
+            + f"{rng.randrange(10**8, 10**9)}",
+            "phone": f"+{area} {rng.randrange(10, 999)} {rng.randrange(10**5, 10**7)}",
             "bank": pick(rng, lists["last"]) + " Bank",
         }
         for person in ("p1", "p2", "p3"):
@@ -107,9 +108,7 @@ class Facts:
     def date(self, when: datetime) -> str:
         """A date in this document's notation."""
         name = self.words["month"][when.month - 1]
-        return self._date_format.format(
-            d=when.day, m=when.month, Y=when.year, B=name, b=name[:3]
-        )
+        return self._date_format.format(d=when.day, m=when.month, Y=when.year, B=name, b=name[:3])
 
     def date_near(self, low: int, high: int) -> str:
         """A date between ``low`` and ``high`` days from the document's own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,7 +14,7 @@ T = TypeVar("T")
 _Part = str | tuple[str] | list["_Parts"]
 _Parts = tuple["_Part", ...]
 
-_TOKEN = re.compile(r"[\[\]|]|\{[^{}]+\}|[^\[\]|{}]+")
+_PIECE = re.compile(r"[\[\]|]|\{[^{}]+\}|[^\[\]|{}]+")
 _SPACES = re.compile(r"[ \t]{2,}")
 _LOOSE = re.compile(r" +([,.)])")
 _LOOSE_ENGLISH = re.compile(r" +([;:?!])")
@@ -31,31 +31,31 @@ def some(rng: random.Random, options: Sequence[T], low: int, high: int) -> list[
     return rng.sample(options, wanted)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _compile(template: str) -> _Parts:
-    tokens = _TOKEN.findall(template)
+    pieces = _PIECE.findall(template)
     position = 0
 
     def sequence(nested: bool) -> _Parts:
         nonlocal position
         parts: list[_Part] = []
-        while position < len(tokens):
-            token = tokens[position]
-            if nested and token in "|]":
+        while position < len(pieces):
+            piece = pieces[position]
+            if nested and piece in "|]":
                 break
             position += 1
-            if token == "[":
+            if piece == "[":
                 parts.append(alternatives())
-            elif token[0] == "{":
-                parts.append((token[1:-1],))
+            elif piece[0] == "{":
+                parts.append((piece[1:-1],))
             else:
-                parts.append(token)
+                parts.append(piece)
         return tuple(parts)
 
     def alternatives() -> list[_Parts]:
         nonlocal position
         found = [sequence(True)]
-        while position < len(tokens) and tokens[position] == "|":
+        while position < len(pieces) and pieces[position] == "|":
             position += 1
             found.append(sequence(True))
         position += 1
@@ -71,9 +71,7 @@ def expand(template: str, rng: random.Random, fact: Callable[[str], str]) -> str
     return "".join(out)
 
 
-def _expand(
-    parts: _Parts, rng: random.Random, fact: Callable[[str], str], out: list[str]
-) -> None:
+def _expand(parts: _Parts, rng: random.Random, fact: Callable[[str], str], out: list[str]) -> None:
     for part in parts:
         if isinstance(part, str):
             out.append(part)

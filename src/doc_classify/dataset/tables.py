@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
+from functools import cache
+from importlib.resources import files
 
 from doc_classify.dataset.facts import Facts
 from doc_classify.dataset.grammar import pick, some
 from doc_classify.dataset.model import Table
 
-_LABELS = {
-    "en": {
-        "items": "[Item|Pos.|No.], [Description|Article|Details], [Qty|Quantity], [Unit price|Rate], [Amount|Net|Price]",
-        "total": "[Subtotal|Net amount|Sum], [VAT|Tax|Sales tax], [Total|Grand total|Amount due|To pay]",
-        "timesheet": "Date, [Work|Activity], [Hours|Time], [Rate|Fee], Amount",
-        "kpis": "[Key figure|Indicator|Measure], {year}, [Previous year|Last year], [Change|+/-]",
-        "kpi": "Revenue, Orders, Employees, Costs, Units sold, Complaints, Visitors, Energy use, Margin, Sick days, Downloads, Members",
-        "schedule": "[Date|When], [What|Activity|Step], [Who|Responsible], [Status|Note]",
-        "step": "Kick-off, Visit, Test, Training, Lunch, Departure, Review, Installation, Hand-over, Guided tour, Presentation, Clean-up",
-        "state": "done, open, planned, late, confirmed, tbc",
-        "results": "[Group|Condition|Site], n, [Mean|M], SD, p",
-        "group": "Control, Treatment A, Treatment B, Baseline, Follow-up, Urban, Rural, Young, Old",
-        "findings": "[No.|ID], [Finding|Risk|Requirement], [Severity|Rating], [Due|Deadline]",
-        "rating": "low, medium, high, minor, major, observation",
-        "checks": "[Question|Check|Item], Yes, No, [Remark|Evidence]",
-        "stock": "[Item|Name], [Number|Pieces], [Price|Each], [Place|Note]",
-        "parts": "[Part|No.], [Name|Description], [Number|Qty]",
-    },
-    "de": {
-        "items": "Pos., [Bezeichnung|Artikel|Leistung], Menge, [Einzelpreis|Preis], [Betrag|Gesamt]",
-        "total": "[Nettobetrag|Zwischensumme], [USt|MwSt.], [Gesamtbetrag|Rechnungsbetrag|Zu zahlen]",
-        "kpis": "Kennzahl, {year}, Vorjahr, Veränderung",
-        "kpi": "Umsatz, Aufträge, Beschäftigte, Kosten, Reklamationen, Besucher, Energieverbrauch, Krankentage",
-        "results": "Gruppe, n, Mittelwert, SD, p",
-        "group": "Kontrolle, Behandlung A, Behandlung B, Stadt, Land",
-        "findings": "Nr., [Feststellung|Anforderung], Bewertung, Frist",
-        "rating": "gering, mittel, hoch",
-        "stock": "Name, Anzahl, Preis, Ort",
-    },
-    "fr": {
-        "items": "N°, [Désignation|Article], Quantité, [Prix unitaire|PU HT], Montant",
-        "total": "[Total HT|Sous-total], TVA, [Total TTC|Net à payer]",
-        "kpis": "Indicateur, {year}, Année précédente, Évolution",
-        "kpi": "Ventes, Commandes, Effectif, Coûts, Réclamations, Visiteurs, Énergie",
-        "results": "Groupe, n, Moyenne, ET, p",
-        "group": "Témoin, Traitement A, Traitement B, Ville, Campagne",
-        "findings": "N°, [Constat|Exigence], Gravité, Échéance",
-        "rating": "faible, moyenne, élevée",
-        "stock": "Nom, Nombre, Prix, Lieu",
-    },
-}  # fmt: skip
+
+@cache
+def _labels() -> dict[str, dict[str, str]]:
+    text = files("doc_classify.dataset").joinpath("content/tables.toml").read_text("utf-8")
+    return tomllib.loads(text)
 
 
 def make_table(name: str, facts: Facts, rows: int) -> Table:
@@ -57,8 +24,8 @@ def make_table(name: str, facts: Facts, rows: int) -> Table:
 
 
 def _words(facts: Facts, name: str) -> list[str]:
-    labels = _LABELS[facts.language]
-    return facts.say(labels.get(name) or _LABELS["en"][name]).split(", ")
+    labels = _labels()
+    return facts.say(labels[facts.language].get(name) or labels["en"][name]).split(", ")
 
 
 def _items(facts: Facts, rows: int) -> Table:
@@ -103,7 +70,9 @@ def _timesheet(facts: Facts, rows: int) -> Table:
         body.append(
             (
                 facts.date_near(-60, -1),
-                facts.say("[Call with {p2}|Draft of {topic}|Meeting in {city}|Review|Travel|Advice]"),
+                facts.say(
+                    "[Call with {p2}|Draft of {topic}|Meeting in {city}|Review|Travel|Advice]"
+                ),
                 facts.number(hours, 2),
                 facts.number(rate, 2),
                 facts.number(hours * rate, 2),
@@ -180,9 +149,7 @@ def _stock(facts: Facts, rows: int) -> Table:
 
 
 def _parts(facts: Facts, rows: int) -> Table:
-    body = [
-        (facts("n2"), pick(facts.rng, facts.words["thing"]), facts("n1")) for _ in range(rows)
-    ]
+    body = [(facts("n2"), pick(facts.rng, facts.words["thing"]), facts("n1")) for _ in range(rows)]
     return Table(tuple(_words(facts, "parts")), tuple(body))
 
 

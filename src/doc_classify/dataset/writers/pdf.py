@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,15 +41,13 @@ def vera_font(bold: bool) -> str:
     return str(folder / ("VeraBd.ttf" if bold else "Vera.ttf"))
 
 
-def write_pdf(content: Content, rng: random.Random, password: str | None = None) -> bytes:
-    """A PDF file with text; ``password`` is needed to open it, where given."""
+def write_pdf(
+    content: Content, rng: random.Random, password: str | None = None
+) -> tuple[bytes, int]:
+    """A PDF file with text and its number of pages; ``password`` opens it, where given."""
     look = Look.draw(rng, content)
-    return render(content, look, _set(content, look), password)
-
-
-def page_count(pdf_pages: Sequence[Any]) -> int:
-    """Number of pages set."""
-    return len(pdf_pages)
+    sheets = _set(content, look)
+    return _render(content, look, sheets, password), len(sheets)
 
 
 def _set(content: Content, look: Look) -> list[Sheet]:
@@ -63,7 +60,7 @@ def _set(content: Content, look: Look) -> list[Sheet]:
     )
 
 
-def render(content: Content, look: Look, sheets: list[Sheet], password: str | None) -> bytes:
+def _render(content: Content, look: Look, sheets: list[Sheet], password: str | None) -> bytes:
     """Draw the pages that were set."""
     out, canvas = _canvas(content, look.paper, password)
     regular, heavy = _NAMES[look.family]
@@ -118,5 +115,5 @@ def _stamp(canvas: Any, when: datetime) -> None:
     """Give the file the document's own date instead of the constant one."""
     document = canvas._doc
     stamp = document._timeStamp
-    stamp.t = when.timestamp()
+    stamp.t = when.replace(tzinfo=UTC).timestamp()
     stamp.YMDhms = (when.year, when.month, when.day, when.hour, when.minute, when.second)

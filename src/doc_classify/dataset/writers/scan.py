@@ -26,8 +26,9 @@ def draw_pages(content: Content, rng: random.Random) -> tuple[list[Image.Image],
     """The document's pages as grey images."""
     look = Look.draw(rng, content)
     scale = DPI / 72
-    # Pillow's own font has no accented capitals: only English is set in it.
-    vera = content.language != "en" or rng.random() < 0.6
+    # Pillow's own font has neither accents nor currency signs.
+    plain = content.title.isascii() and all(line.isascii() for line in content.lines())
+    vera = rng.random() < 0.4 or not plain
 
     def measure(text: str, bold: bool, size: float) -> float:
         return _font(vera, bold, round(size * scale)).getlength(text) / scale
@@ -79,7 +80,9 @@ def write_scan(content: Content, rng: random.Random, extension: str) -> tuple[by
     pages, look = draw_pages(content, rng)
     out = io.BytesIO()
     if extension == "pdf":
-        return write_image_pdf(content, [_jpeg(page, rng) for page in pages], look.paper), len(pages)
+        return write_image_pdf(content, [_jpeg(page, rng) for page in pages], look.paper), len(
+            pages
+        )
     if extension == "tiff":
         fax = [page.point(lambda value: 255 * (value > 150), mode="1") for page in pages]
         fax[0].save(
