@@ -14,9 +14,11 @@ from doc_classify.errors import MissingDependencyError
 
 def _open_document(kind: str, content: Content) -> Any:
     try:
-        from odf import dc, meta, opendocument
+        from odf import dc, element, meta, opendocument
     except ImportError as error:
         raise MissingDependencyError("odfpy", "dataset", "write OpenDocument files") from error
+    # odfpy declares in every file the namespaces of all files written before it.
+    element.Element.namespaces.clear()
     document = getattr(opendocument, f"OpenDocument{kind}")()
     document.meta.addElement(dc.Title(text=content.title))
     document.meta.addElement(meta.InitialCreator(text=content.author))
