@@ -53,7 +53,10 @@ _SELDOM: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """What to generate. The shares are of ``count``, which is the number of files in all.
+    """What to generate.
+
+    The shares are of ``count``, which is the number of files in all; what is neither hostile nor
+    a duplicate can be scanned.
 
     ``pages`` is the mean number of pages of a document; ``workers`` processes write in parallel,
     which changes nothing in the files.
@@ -94,8 +97,8 @@ class DatasetOptions:
         for name, share in shares.items():
             if not 0 <= share <= 1:
                 raise ConfigurationError(f"{name} is a share between 0 and 1, got {share}")
-        if sum(shares.values()) > 1:
-            raise ConfigurationError(f"the shares add up to more than 1: {shares}")
+        if self.hostile + self.duplicates > 1:
+            raise ConfigurationError("hostile and duplicates add up to more than 1")
         if self.scanned > DEFAULT_SCANNED and not set(self.formats) & set(SCAN_FORMATS):
             raise ConfigurationError(f"scans need one of the formats {', '.join(SCAN_FORMATS)}")
 

@@ -95,7 +95,8 @@ def write_scan(content: Content, rng: random.Random, extension: str) -> tuple[by
         )
         return out.getvalue(), len(pages)
     if extension == "png":
-        pages[0].quantize(16).save(out, "PNG", dpi=(DPI, DPI))
+        # Sixteen even greys; a palette made to fit would spend them all on the noise.
+        pages[0].point(lambda value: value // 16 * 17).save(out, "PNG", dpi=(DPI, DPI))
         return out.getvalue(), 1
     return _jpeg(pages[0], rng), 1
 
