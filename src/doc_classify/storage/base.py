@@ -172,7 +172,11 @@ class Store(Protocol):
         """Per source the SHA-256 recorded for that URI with that very size and time, or None."""
         ...
 
-    def register(self, run_id: str, files: Sequence[Hashed]) -> Registration:
+    def done_hashes(self, fingerprint: str, hashes: Sequence[str]) -> set[str]:
+        """Those of the hashes whose document has a result under the fingerprint."""
+        ...
+
+    def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:
         """Record files seen by a run and decide what each one means, in one transaction.
 
         A file registered by this run before is left out (a repeat does no harm). The first file
@@ -183,9 +187,11 @@ class Store(Protocol):
         ...
 
     def reject(self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0) -> int:
-        """Record what discovery could not take. ``unreadable`` and ``vanished`` count as failed,
-        all else as unsupported. Adds ``skipped`` to the run's count of hidden and temporary
-        files. Returns how many of ``rejected`` were new to the run.
+        """Record what discovery could not take.
+
+        ``unreadable``, ``vanished`` and ``changed`` count as failed, all else as unsupported.
+        Adds ``skipped`` to the run's count of hidden and temporary files. Returns how many of
+        ``rejected`` were new to the run.
         """
         ...
 
@@ -211,7 +217,8 @@ class Store(Protocol):
     def run(self, run_id: str | None = None) -> RunInfo | None:
         """A run by id (an unambiguous prefix will do), the newest without one; None if none.
 
-        Fills in the breakdowns (categories, kinds of failure, unsupported types).
+        Fills in the breakdowns (categories, kinds of failure, unsupported types). Categories
+        count all files of the run that have one, also copies and those done earlier.
         """
         ...
 

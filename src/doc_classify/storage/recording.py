@@ -1,0 +1,215 @@
+"""The second half of the ledger: what came of the documents, and the counts of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from doc_classify.errors import UnsupportedTypeError, is_permanent
+from doc_classify.records import CategoryStats, FileStatus, Outcome, RunStats
+from doc_classify.storage.base import RunSpec
+from doc_classify.storage.registering import COUNTER_OF, add_to_counters
+from doc_classify.storage.rows import (
+    FAILED_EXTRACTION,
+    batches,
+    clean,
+    extraction_row,
+    finite,
+    now,
+    pages_to_text,
+    upsert,
+)
+from doc_classify.storage.schema import COUNTERS, extractions, results, run_files, runs, texts
+
+
+def record(
+    connection: Connection,
+    run_id: str,
+    spec: RunSpec,
+    outcomes: Sequence[Outcome],
+    seconds: float,
+) -> None:
+    """See :meth:`doc_classify.storage.base.Store.record`."""
+    by_file = {outcome.file_id: outcome for outcome in outcomes}
+    pending = _pending(connection, run_id, list(by_file))
+    new = [outcome for outcome in by_file.values() if outcome.file_id in pending]
+    at = now()
+    upsert(
+        connection,
+        results,
+        [_result_row(run_id, spec, outcome, at) for outcome in new],
+        key=("document_id", "fingerprint"),
+    )
+    upsert(
+        connection,
+        extractions,
+        [row for outcome in new if (row := _extraction_row(spec, outcome))],
+        key=("document_id", "extraction_key"),
+    )
+    if spec.store_text:
+        rows = [
+            {
+                "document_id": outcome.document_id,
+                "extraction_key": spec.extraction_key,
+                "pages": pages_to_text(outcome.extraction.pages),
+            }
+            for outcome in new
+            if outcome.extraction
+        ]
+        upsert(connection, texts, rows, key=("document_id", "extraction_key"))
+    statuses = Counter[FileStatus]()
+    for status in {_status(outcome) for outcome in new}:
+        ids = [outcome.file_id for outcome in new if _status(outcome) is status]
+        statuses[status] = len(ids)
+        for part in batches(ids):
+            connection.execute(
+                update(run_files)
+                .where(run_files.c.run_id == run_id, run_files.c.file_id.in_(part))
+                .values(status=status.value)
+            )
+    extracted = [outcome.extraction for outcome in new if outcome.extraction]
+    add_to_counters(
+        connection,
+        run_id,
+        with_problems=sum(
+            bool(outcome.extraction and outcome.extraction.problems)
+            for outcome in new
+            if outcome.classification
+        ),
+        needs_review=sum(
+            bool(outcome.classification and outcome.classification.needs_review) for outcome in new
+        ),
+        pages=sum(len(extraction.pages) for extraction in extracted),
+        ocr_pages=sum(extraction.ocr_pages for extraction in extracted),
+        extract_seconds=sum(outcome.timings.extract for outcome in new),
+        classify_seconds=sum(outcome.timings.classify for outcome in new),
+        **{COUNTER_OF[status]: number for status, number in statuses.items()},
+    )
+    connection.execute(update(runs).where(runs.c.id == run_id).values(seconds=seconds))
+
+
+def read_stats(connection: Connection, run_id: str) -> RunStats:
+    """The counters of a run, without breakdowns."""
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).one()
+    return stats_of(row)
+
+
+def stats_of(row: Any) -> RunStats:
+    """Stats from a row of ``runs``."""
+    return RunStats(
+        run_id=row.id,
+        total_processing_time=row.seconds,
+        extract_seconds=row.extract_seconds,
+        classify_seconds=row.classify_seconds,
+        workers=int(row.spec["settings"].get("workers", 0)),
+        **{name: getattr(row, name) for name in COUNTERS},
+    )
+
+
+def add_breakdowns(connection: Connection, run_id: str, fingerprint: str, stats: RunStats) -> None:
+    """Fill in the counts by category, kind of failure and unsupported type.
+
+    Categories count every file of the run that has one, also those that an earlier run did.
+    """
+    joined = run_files.outerjoin(
+        results,
+        (results.c.document_id == run_files.c.document_id) & (results.c.fingerprint == fingerprint),
+    )
+    query = (
+        select(
+            results.c.category,
+            func.count(),
+            func.coalesce(func.sum(results.c.score), 0.0),
+            func.count(results.c.score),
+            func.coalesce(func.sum(results.c.confidence), 0.0),
+            func.count(results.c.confidence),
+        )
+        .select_from(joined)
+        .where(
+            run_files.c.run_id == run_id,
+            run_files.c.status != FileStatus.PENDING.value,
+            results.c.category.is_not(None),
+        )
+        .group_by(results.c.category)
+        .order_by(results.c.category)
+    )
+    stats.categories = {row[0]: CategoryStats(*row[1:]) for row in connection.execute(query)}
+    kind = func.coalesce(run_files.c.error_kind, results.c.error_kind)
+    kinds = (
+        select(run_files.c.status, kind, func.count())
+        .select_from(joined)
+        .where(
+            run_files.c.run_id == run_id,
+            run_files.c.status.in_([FileStatus.FAILED.value, FileStatus.UNSUPPORTED.value]),
+        )
+        .group_by(run_files.c.status, kind)
+        .order_by(func.count().desc(), kind)
+    )
+    for status, name, number in connection.execute(kinds):
+        failed = status == FileStatus.FAILED.value
+        (stats.failures if failed else stats.unsupported_types)[name] = number
+
+
+def _pending(connection: Connection, run_id: str, file_ids: Sequence[int]) -> set[int]:
+    found: set[int] = set()
+    for part in batches(file_ids):
+        query = select(run_files.c.file_id).where(
+            run_files.c.run_id == run_id,
+            run_files.c.file_id.in_(part),
+            run_files.c.status == FileStatus.PENDING.value,
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def _status(outcome: Outcome) -> FileStatus:
+    if outcome.failure is None:
+        return FileStatus.CLASSIFIED
+    if outcome.failure.kind == UnsupportedTypeError.kind:
+        return FileStatus.UNSUPPORTED
+    return FileStatus.FAILED
+
+
+def _result_row(run_id: str, spec: RunSpec, outcome: Outcome, at: str) -> dict[str, Any]:
+    classification, failure = outcome.classification, outcome.failure
+    scores = classification.scores if classification else ()
+    return {
+        "document_id": outcome.document_id,
+        "fingerprint": spec.fingerprint,
+        "run_id": run_id,
+        "classifier": spec.classifier,
+        "extraction_key": spec.extraction_key,
+        "category": classification and classification.category,
+        "score": finite(classification.score) if classification else None,
+        "confidence": finite(classification.confidence) if classification else None,
+        "scores": [[name, score] for name, score in scores if finite(score) is not None],
+        "needs_review": bool(classification and classification.needs_review),
+        "reasoning": clean(classification.reasoning) if classification else None,
+        "error_kind": failure and failure.kind,
+        "error_message": clean(failure.message) if failure else None,
+        "crashes": outcome.crashes,
+        "extract_seconds": outcome.timings.extract,
+        "classify_seconds": outcome.timings.classify,
+        "processed_at": at,
+    }
+
+
+def _extraction_row(spec: RunSpec, outcome: Outcome) -> dict[str, Any] | None:
+    """What to keep of the extraction; None where nothing new is known of it."""
+    key = {"document_id": outcome.document_id, "extraction_key": spec.extraction_key}
+    if outcome.extraction:
+        return key | extraction_row(outcome.extraction)
+    if outcome.failure and is_permanent(outcome.failure.kind):
+        # Another taxonomy would meet the same failure: it is told without reading again.
+        return (
+            key
+            | FAILED_EXTRACTION
+            | {
+                "error_kind": outcome.failure.kind,
+                "error_message": clean(outcome.failure.message),
+            }
+        )
+    return None

@@ -1,0 +1,276 @@
+"""The first half of the ledger: what a file that a run has seen means."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from doc_classify.errors import UnsupportedTypeError, is_permanent
+from doc_classify.records import Extraction, Failure, FileStatus, Rejected
+from doc_classify.storage.base import Hashed, Registration, RunSpec, Task
+from doc_classify.storage.rows import (
+    batches,
+    clean,
+    now,
+    row_to_extraction,
+    upsert,
+    uri_digest,
+)
+from doc_classify.storage.schema import (
+    attempts,
+    documents,
+    extractions,
+    files,
+    results,
+    run_files,
+    runs,
+    texts,
+)
+
+COUNTER_OF = {
+    FileStatus.CLASSIFIED: "classified",
+    FileStatus.FAILED: "failed",
+    FileStatus.DUPLICATE: "duplicates",
+    FileStatus.ALREADY_DONE: "already_done",
+    FileStatus.UNSUPPORTED: "unsupported",
+}
+"""The counter of a run that a file's status moves; ``pending`` is the rest of ``seen``."""
+
+_FAILED_REJECTIONS = frozenset({"unreadable", "vanished", "changed"})
+"""Kinds of rejection that are a failure to read; the others are things we never take."""
+
+
+def register(
+    connection: Connection, run_id: str, spec: RunSpec, seen: Sequence[Hashed]
+) -> Registration:
+    """See :meth:`doc_classify.storage.base.Store.register`."""
+    by_uri = {hashed.source.uri: hashed for hashed in seen}
+    document_of = _document_ids(connection, list(by_uri.values()))
+    file_of = _file_ids(connection, by_uri, document_of)
+    known = _registered(connection, run_id, list(file_of.values()))
+    fresh = [hashed for uri, hashed in by_uri.items() if file_of[uri] not in known]
+    ids = sorted({document_of[hashed.sha256] for hashed in fresh})
+    first_file = _first_files(connection, run_id, ids)
+    found = {} if spec.force else _results(connection, spec.fingerprint, ids)
+
+    rows: list[dict[str, Any]] = []
+    work: list[Hashed] = []
+    statuses: Counter[FileStatus] = Counter()
+    already_failed = 0
+    for hashed in fresh:
+        document, file = document_of[hashed.sha256], file_of[hashed.source.uri]
+        first = first_file.setdefault(document, file)
+        if first != file:
+            status = FileStatus.DUPLICATE
+        else:
+            status = _status(found.get(document, _UNKNOWN))
+            already_failed += status is FileStatus.ALREADY_DONE and found[document] is not None
+        if status is FileStatus.PENDING:
+            work.append(hashed)
+        statuses[status] += 1
+        rows.append(
+            {
+                "run_id": run_id,
+                "file_id": file,
+                "status": status.value,
+                "document_id": document,
+                "first_file_id": first if first != file else None,
+                "error_kind": None,
+                "error_message": None,
+            }
+        )
+    upsert(connection, run_files, rows, key=("run_id", "file_id"), replace=False)
+    add_to_counters(
+        connection,
+        run_id,
+        seen=len(rows),
+        already_failed=already_failed,
+        bytes=sum(hashed.source.size for hashed in work),
+        **{COUNTER_OF[s]: n for s, n in statuses.items() if s in COUNTER_OF},
+    )
+    tasks = _tasks(connection, spec, work, document_of, file_of)
+    return Registration(tasks, dict(statuses), already_failed)
+
+
+def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], skipped: int) -> int:
+    """See :meth:`doc_classify.storage.base.Store.reject`."""
+    by_uri = {item.uri: item for item in rejected}
+    upsert(
+        connection,
+        files,
+        [{"uri_digest": uri_digest(uri), "uri": uri} for uri in by_uri],
+        key=("uri_digest",),
+        replace=False,
+    )
+    file_of = _ids_of_uris(connection, list(by_uri))
+    known = _registered(connection, run_id, list(file_of.values()))
+    statuses: Counter[FileStatus] = Counter()
+    rows = []
+    for uri, item in by_uri.items():
+        if file_of[uri] in known:
+            continue
+        failed = item.kind in _FAILED_REJECTIONS
+        status = FileStatus.FAILED if failed else FileStatus.UNSUPPORTED
+        statuses[status] += 1
+        rows.append(
+            {
+                "run_id": run_id,
+                "file_id": file_of[uri],
+                "status": status.value,
+                "error_kind": item.kind,
+                "error_message": clean(item.message),
+            }
+        )
+    upsert(connection, run_files, rows, key=("run_id", "file_id"), replace=False)
+    add_to_counters(
+        connection,
+        run_id,
+        seen=len(rows),
+        skipped=skipped,
+        **{COUNTER_OF[status]: number for status, number in statuses.items()},
+    )
+    return len(rows)
+
+
+def add_to_counters(connection: Connection, run_id: str, **changes: float) -> None:
+    """Add to columns of ``runs``, and say that the run is alive."""
+    connection.execute(
+        update(runs)
+        .where(runs.c.id == run_id)
+        .values(heartbeat=now(), **{name: runs.c[name] + by for name, by in changes.items() if by})
+    )
+
+
+class _Unknown:
+    """No result is stored."""
+
+
+_UNKNOWN = _Unknown()
+
+
+def _status(found: str | _Unknown | None) -> FileStatus:
+    """What a stored result (None: classified, else the kind of failure) makes of a file."""
+    if isinstance(found, _Unknown):
+        return FileStatus.PENDING
+    if found == UnsupportedTypeError.kind:
+        return FileStatus.UNSUPPORTED
+    if found is None or is_permanent(found):
+        return FileStatus.ALREADY_DONE
+    return FileStatus.PENDING
+
+
+def _document_ids(connection: Connection, seen: Sequence[Hashed]) -> dict[str, int]:
+    size_of = {hashed.sha256: hashed.source.size for hashed in seen}
+    rows = [{"sha256": bytes.fromhex(sha), "size": size} for sha, size in size_of.items()]
+    upsert(connection, documents, rows, key=("sha256",), replace=False)
+    found: dict[str, int] = {}
+    for part in batches([row["sha256"] for row in rows]):
+        query = select(documents.c.sha256, documents.c.id).where(documents.c.sha256.in_(part))
+        found.update((bytes(sha).hex(), id_) for sha, id_ in connection.execute(query))
+    return found
+
+
+def _file_ids(
+    connection: Connection, by_uri: dict[str, Hashed], document_of: dict[str, int]
+) -> dict[str, int]:
+    rows = [
+        {
+            "uri_digest": uri_digest(uri),
+            "uri": uri,
+            "size": hashed.source.size,
+            "mtime_ns": hashed.source.mtime_ns,
+            "document_id": document_of[hashed.sha256],
+        }
+        for uri, hashed in by_uri.items()
+    ]
+    upsert(connection, files, rows, key=("uri_digest",))
+    return _ids_of_uris(connection, list(by_uri))
+
+
+def _ids_of_uris(connection: Connection, uris: Sequence[str]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in batches([uri_digest(uri) for uri in uris]):
+        query = select(files.c.uri, files.c.id).where(files.c.uri_digest.in_(part))
+        found.update((uri, id_) for uri, id_ in connection.execute(query))
+    return found
+
+
+def _registered(connection: Connection, run_id: str, file_ids: Sequence[int]) -> set[int]:
+    found: set[int] = set()
+    for part in batches(file_ids):
+        query = select(run_files.c.file_id).where(
+            run_files.c.run_id == run_id, run_files.c.file_id.in_(part)
+        )
+        found.update(connection.execute(query).scalars())
+    return found
+
+
+def _first_files(connection: Connection, run_id: str, ids: Sequence[int]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for part in batches(ids):
+        query = select(run_files.c.document_id, run_files.c.file_id).where(
+            run_files.c.run_id == run_id,
+            run_files.c.document_id.in_(part),
+            run_files.c.status != FileStatus.DUPLICATE.value,
+        )
+        found.update((document, file) for document, file in connection.execute(query))
+    return found
+
+
+def _results(connection: Connection, fingerprint: str, ids: Sequence[int]) -> dict[int, str | None]:
+    found: dict[int, str | None] = {}
+    for part in batches(ids):
+        query = select(results.c.document_id, results.c.error_kind).where(
+            results.c.fingerprint == fingerprint, results.c.document_id.in_(part)
+        )
+        found.update((document, kind) for document, kind in connection.execute(query))
+    return found
+
+
+def _tasks(
+    connection: Connection,
+    spec: RunSpec,
+    work: Sequence[Hashed],
+    document_of: dict[str, int],
+    file_of: dict[str, int],
+) -> list[Task]:
+    ids = [document_of[hashed.sha256] for hashed in work]
+    stored: dict[int, Extraction | Failure] = {}
+    crashes: dict[int, int] = {}
+    for part in batches(ids):
+        if not spec.force:
+            stored |= _stored_extractions(connection, spec.extraction_key, part)
+        query = (
+            select(attempts.c.document_id, func.count())
+            .where(attempts.c.document_id.in_(part), attempts.c.fingerprint == spec.fingerprint)
+            .group_by(attempts.c.document_id)
+        )
+        crashes.update((document, number) for document, number in connection.execute(query))
+    return [
+        Task(id_, file_of[hashed.source.uri], hashed.source, stored.get(id_), crashes.get(id_, 0))
+        for id_, hashed in zip(ids, work, strict=True)
+    ]
+
+
+def _stored_extractions(
+    connection: Connection, extraction_key: str, ids: Sequence[int]
+) -> dict[int, Extraction | Failure]:
+    query = (
+        select(extractions, texts.c.pages)
+        .outerjoin(
+            texts,
+            (texts.c.document_id == extractions.c.document_id)
+            & (texts.c.extraction_key == extractions.c.extraction_key),
+        )
+        .where(extractions.c.extraction_key == extraction_key, extractions.c.document_id.in_(ids))
+    )
+    found: dict[int, Extraction | Failure] = {}
+    for row in connection.execute(query):
+        if row.error_kind:
+            found[row.document_id] = Failure(row.error_kind, row.error_message or "")
+        elif row.pages is not None:
+            found[row.document_id] = row_to_extraction(row, row.pages)
+    return found

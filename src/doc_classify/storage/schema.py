@@ -1,0 +1,168 @@
+"""The tables of the ledger; :mod:`doc_classify.storage.base` says what they mean.
+
+A change here needs a new revision under ``migrations/versions``.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# SQLite only numbers rows by itself where the key is a plain INTEGER.
+_Id = BigInteger().with_variant(Integer, "sqlite")
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("sha256", LargeBinary(32), nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    # A URI may be longer than an index entry can be, so its digest is the key.
+    Column("uri_digest", LargeBinary(16), nullable=False, unique=True),
+    Column("uri", Text, nullable=False),
+    Column("size", BigInteger),
+    Column("mtime_ns", BigInteger),
+    Column("document_id", _Id, ForeignKey("documents.id")),
+)
+
+extractions = Table(
+    "extractions",
+    metadata,
+    Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
+    Column("extraction_key", String(16), primary_key=True),
+    Column("media_type", Text),
+    Column("engine", Text),
+    Column("page_count", Integer),
+    Column("pages_read", Integer),
+    Column("ocr_pages", Integer),
+    Column("title", Text),
+    Column("author", Text),
+    Column("created", Text),
+    Column("modified", Text),
+    Column("language", Text),
+    Column("attachments", JSON),
+    Column("problems", JSON),
+    Column("truncated", Boolean),
+    Column("error_kind", Text),
+    Column("error_message", Text),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
+    Column("extraction_key", String(16), primary_key=True),
+    # [[number, text, ocr], ...]; apart from the extractions so that listings stay fast.
+    Column("pages", Text, nullable=False),
+)
+
+results = Table(
+    "results",
+    metadata,
+    Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
+    Column("fingerprint", String(16), primary_key=True),
+    Column("run_id", String(32), nullable=False),
+    Column("classifier", Text),
+    Column("extraction_key", String(16), nullable=False),
+    Column("category", Text),
+    Column("score", Float),
+    Column("confidence", Float),
+    Column("scores", JSON),
+    Column("needs_review", Boolean, nullable=False),
+    Column("reasoning", Text),
+    Column("error_kind", Text),
+    Column("error_message", Text),
+    Column("crashes", Integer, nullable=False),
+    Column("extract_seconds", Float),
+    Column("classify_seconds", Float),
+    Column("processed_at", String(32), nullable=False),
+)
+
+COUNTERS = (
+    "seen",
+    "classified",
+    "failed",
+    "duplicates",
+    "already_done",
+    "already_failed",
+    "unsupported",
+    "skipped",
+    "with_problems",
+    "needs_review",
+    "pages",
+    "ocr_pages",
+    "bytes",
+)
+"""Columns of ``runs`` that are fields of :class:`~doc_classify.records.RunStats`."""
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("message", Text),
+    Column("spec", JSON, nullable=False),
+    Column("fingerprint", String(16), nullable=False),
+    Column("started", String(32), nullable=False),
+    Column("heartbeat", String(32), nullable=False),
+    Column("finished", String(32)),
+    Column("seconds", Float, nullable=False),
+    Column("extract_seconds", Float, nullable=False),
+    Column("classify_seconds", Float, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in COUNTERS),
+)
+
+run_files = Table(
+    "run_files",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
+    Column("file_id", _Id, ForeignKey("files.id"), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("document_id", _Id, ForeignKey("documents.id")),
+    Column("first_file_id", _Id, ForeignKey("files.id")),
+    Column("error_kind", Text),
+    Column("error_message", Text),
+    Index(None, "run_id", "document_id"),
+    Index(None, "run_id", "status"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("document_id", _Id, ForeignKey("documents.id"), nullable=False),
+    Column("fingerprint", String(16), nullable=False),
+    Column("run_id", String(32), nullable=False),
+    Column("worker", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+    Index(None, "document_id", "fingerprint"),
+)

@@ -1,0 +1,254 @@
+"""The ledger on SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from doc_classify.errors import ConfigurationError
+from doc_classify.records import Outcome, Rejected, RunStats, Source
+from doc_classify.storage.base import (
+    Hashed,
+    Registration,
+    ResultFilter,
+    ResultRow,
+    RunInfo,
+    RunSpec,
+)
+from doc_classify.storage.engine import make_engine, prepare_folder, reading, storage_error
+from doc_classify.storage.listing import list_results, list_sources
+from doc_classify.storage.recording import add_breakdowns, read_stats, record, stats_of
+from doc_classify.storage.registering import register, reject
+from doc_classify.storage.rows import batches, clean, now, uri_digest
+from doc_classify.storage.schema import COUNTERS, attempts, documents, files, results, runs
+from doc_classify.storage.upgrade import upgrade
+
+_T = TypeVar("_T")
+
+_TRIES = 5
+_FIRST_PAUSE = 0.2
+
+
+class SqlStore:
+    """A :class:`~doc_classify.storage.base.Store` in a SQL database.
+
+    Args:
+        url: ``sqlite:///FILE`` or ``postgresql://...``; created or migrated when opened.
+        durable: False only for stores that nobody misses after a power cut.
+
+    Raises:
+        ConfigurationError: the address is malformed, or the database too new for this program.
+        StorageError: the database cannot be opened.
+    """
+
+    def __init__(self, url: str, *, durable: bool = True) -> None:
+        self._engine: Engine = make_engine(url, durable=durable)
+        prepare_folder(self._engine.url)
+        upgrade(self._engine)
+        self._specs: dict[str, RunSpec] = {}
+
+    def start_run(self, spec: RunSpec) -> str:
+        """See :meth:`~doc_classify.storage.base.Store.start_run`."""
+        run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
+        at = now()
+        row = {
+            "id": run_id,
+            "state": "running",
+            "spec": asdict(spec),
+            "fingerprint": spec.fingerprint,
+            "started": at,
+            "heartbeat": at,
+            **dict.fromkeys(("seconds", "extract_seconds", "classify_seconds"), 0.0),
+            **dict.fromkeys(COUNTERS, 0),
+        }
+        self._write(lambda connection: connection.execute(insert(runs), [row]))
+        self._specs[run_id] = spec
+        return run_id
+
+    def known_hashes(self, sources: Sequence[Source]) -> list[str | None]:
+        """See :meth:`~doc_classify.storage.base.Store.known_hashes`."""
+        found: dict[tuple[str, int, int], str] = {}
+        with reading(self._engine) as connection:
+            for part in batches([uri_digest(source.uri) for source in sources]):
+                query = (
+                    select(files.c.uri, files.c.size, files.c.mtime_ns, documents.c.sha256)
+                    .join(documents, documents.c.id == files.c.document_id)
+                    .where(files.c.uri_digest.in_(part))
+                )
+                for uri, size, mtime_ns, sha256 in connection.execute(query):
+                    found[uri, size, mtime_ns] = bytes(sha256).hex()
+        return [found.get((item.uri, item.size, item.mtime_ns)) for item in sources]
+
+    def done_hashes(self, fingerprint: str, hashes: Sequence[str]) -> set[str]:
+        """See :meth:`~doc_classify.storage.base.Store.done_hashes`."""
+        found: set[str] = set()
+        with reading(self._engine) as connection:
+            for part in batches([bytes.fromhex(sha256) for sha256 in hashes]):
+                query = (
+                    select(documents.c.sha256)
+                    .join(results, results.c.document_id == documents.c.id)
+                    .where(documents.c.sha256.in_(part), results.c.fingerprint == fingerprint)
+                )
+                found.update(bytes(sha256).hex() for sha256 in connection.execute(query).scalars())
+        return found
+
+    def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:
+        """See :meth:`~doc_classify.storage.base.Store.register`."""
+        spec = self._spec(run_id)
+        return self._write(lambda connection: register(connection, run_id, spec, seen))
+
+    def reject(self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0) -> int:
+        """See :meth:`~doc_classify.storage.base.Store.reject`."""
+        return self._write(lambda connection: reject(connection, run_id, rejected, skipped))
+
+    def record(self, run_id: str, outcomes: Sequence[Outcome], *, seconds: float = 0.0) -> RunStats:
+        """See :meth:`~doc_classify.storage.base.Store.record`."""
+        spec = self._spec(run_id)
+
+        def work(connection: Connection) -> RunStats:
+            record(connection, run_id, spec, outcomes, seconds)
+            return read_stats(connection, run_id)
+
+        return self._write(work)
+
+    def crashed(self, run_id: str, document_id: int, worker: str, reason: str) -> None:
+        """See :meth:`~doc_classify.storage.base.Store.crashed`."""
+        row = {
+            "document_id": document_id,
+            "fingerprint": self._spec(run_id).fingerprint,
+            "run_id": run_id,
+            "worker": worker,
+            "reason": clean(reason),
+            "at": now(),
+        }
+        self._write(lambda connection: connection.execute(insert(attempts), [row]))
+
+    def finish_run(
+        self, run_id: str, state: str, seconds: float, message: str | None = None
+    ) -> RunStats:
+        """See :meth:`~doc_classify.storage.base.Store.finish_run`."""
+        spec = self._spec(run_id)
+
+        def work(connection: Connection) -> RunStats:
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id)
+                .values(
+                    state=state,
+                    message=clean(message),
+                    seconds=seconds,
+                    heartbeat=now(),
+                    finished=now(),
+                )
+            )
+            stats = read_stats(connection, run_id)
+            add_breakdowns(connection, run_id, spec.fingerprint, stats)
+            return stats
+
+        return self._write(work)
+
+    def run(self, run_id: str | None = None) -> RunInfo | None:
+        """See :meth:`~doc_classify.storage.base.Store.run`.
+
+        Raises:
+            ConfigurationError: several runs begin with ``run_id``.
+        """
+        query = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc())
+        if run_id is not None:
+            query = query.where(runs.c.id.startswith(run_id, autoescape=True))
+        with reading(self._engine) as connection:
+            found = connection.execute(query.limit(2)).all()
+            exact = [row for row in found if row.id == run_id]
+            if run_id is not None and len(found) > 1 and not exact:
+                raise ConfigurationError(f"several runs begin with {run_id!r}: give more of the id")
+            if not found:
+                return None
+            info = _run_info((exact or found)[0])
+            add_breakdowns(connection, info.run_id, info.spec.fingerprint, info.stats)
+        return info
+
+    def runs(self, limit: int | None = None) -> Iterator[RunInfo]:
+        """See :meth:`~doc_classify.storage.base.Store.runs`."""
+        query = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc()).limit(limit)
+        with reading(self._engine) as connection:
+            for row in connection.execution_options(yield_per=100).execute(query):
+                yield _run_info(row)
+
+    def results(self, run_id: str, only: ResultFilter | None = None) -> Iterator[ResultRow]:
+        """See :meth:`~doc_classify.storage.base.Store.results`."""
+        fingerprint = self._spec(run_id).fingerprint
+        with reading(self._engine) as connection:
+            yield from list_results(connection, run_id, fingerprint, only or ResultFilter())
+
+    def task_files(self, run_id: str, only: ResultFilter) -> Iterator[Source]:
+        """See :meth:`~doc_classify.storage.base.Store.task_files`."""
+        fingerprint = self._spec(run_id).fingerprint
+        with reading(self._engine) as connection:
+            yield from list_sources(connection, run_id, fingerprint, only)
+
+    def close(self) -> None:
+        """See :meth:`~doc_classify.storage.base.Store.close`."""
+        self._engine.dispose()
+
+    def _spec(self, run_id: str) -> RunSpec:
+        if run_id not in self._specs:
+            with reading(self._engine) as connection:
+                stored = connection.execute(
+                    select(runs.c.spec).where(runs.c.id == run_id)
+                ).scalar_one_or_none()
+            if stored is None:
+                raise ConfigurationError(f"there is no run {run_id!r}")
+            self._specs[run_id] = _spec_of(stored)
+        return self._specs[run_id]
+
+    def _write(self, work: Callable[[Connection], _T]) -> _T:
+        """Run ``work`` in a transaction; a lost connection or a deadlock is tried again.
+
+        Safe to repeat, since every write is an upsert or is bound to a status it changes.
+        """
+        for attempt in range(1, _TRIES + 1):
+            try:
+                with self._engine.begin() as connection:
+                    return work(connection)
+            except SQLAlchemyError as error:
+                if attempt == _TRIES or not _passing(error):
+                    raise storage_error(self._engine, error) from error
+            pause = _FIRST_PAUSE * 2**attempt
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (jitter)
+        raise AssertionError("unreachable")
+
+
+def _passing(error: SQLAlchemyError) -> bool:
+    """Whether trying again soon can help: lost connections, deadlocks, a busy database."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if not isinstance(error, OperationalError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:
+        return bool(state[:2] in ("08", "40", "57"))
+    return "database is locked" in str(error.orig)
+
+
+def _spec_of(stored: dict[str, Any]) -> RunSpec:
+    return RunSpec(**(stored | {"categories": tuple(stored["categories"])}))
+
+
+def _run_info(row: Any) -> RunInfo:
+    return RunInfo(
+        run_id=row.id,
+        spec=_spec_of(row.spec),
+        state=row.state,
+        started=row.started,
+        heartbeat=row.heartbeat,
+        finished=row.finished,
+        stats=stats_of(row),
+        message=row.message,
+    )
