@@ -46,9 +46,9 @@ def postgres_url() -> Iterator[str]:
         **demote,
     )
     log = (folder / "log").open("wb")
+    command = [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port)]
     server = subprocess.Popen(
-        [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", f"{port}", "-k", folder]
-        + ["-c", "fsync=off"],  # noqa: RUF005
+        [*command, "-k", folder, "-c", "fsync=off"],
         stdout=log,
         stderr=subprocess.STDOUT,
         env=environment,
