@@ -297,7 +297,8 @@ def _recognise(page: Any, options: ExtractionOptions) -> str:
         scale *= math.sqrt(limit / area) * 0.999
     with closing(page.render(scale=scale, grayscale=True)) as bitmap:
         image = bitmap.to_pil()
-        return ocr.read(image, options, dpi=round(scale * POINTS_PER_INCH)).text
+        reading = ocr.read(image, options, dpi=round(scale * POINTS_PER_INCH))
+    return reading.text
 
 
 def _metadata(pdf: Any, key: str) -> str | None:
