@@ -1,0 +1,138 @@
+"""HTML, XHTML and XML."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+from doc_classify.errors import DamagedError
+from doc_classify.extraction.base import Document
+from doc_classify.extraction.decoding import decode
+from doc_classify.extraction.markup import Dialect, DoctypeError, collect
+from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.records import Extraction, Page, Problem
+
+_HTML_BYTES = 50_000_000
+_CHUNK = 65_536
+_XML = "application/xml"
+_CHARSET = re.compile(
+    rb"charset\s*=\s*[\"']?\s*([\w.:-]{1,40})|encoding\s*=\s*[\"']([\w.:-]{1,40})"
+)
+# XHTML may close these at once; read as HTML they would swallow what follows.
+_CLOSED = re.compile(
+    r"<(title|script|style|textarea|iframe|noscript|a|div|span|p|i|b|em|td)(\s[^<>]*)?/>",
+    re.IGNORECASE,
+)
+_EVERYTHING = Dialect({}, everything_is_text=True)
+_AUTHORS = ("author", "dc.creator", "article:author")
+_CREATED = ("article:published_time", "dc.date", "dcterms.created", "date")
+_MODIFIED = ("article:modified_time", "dcterms.modified", "last-modified")
+_TITLES = ("og:title", "dc.title")
+
+
+class WebExtractor:
+    """Reads all visible text of HTML, and all character data of XML."""
+
+    name: ClassVar[str] = "web"
+    media_types: ClassVar[frozenset[str]] = frozenset({"text/html", "application/xhtml+xml", _XML})
+    extra: ClassVar[str | None] = None
+
+    def extract(self, document: Document, options: ExtractionOptions) -> Extraction:
+        """Read one page, or one XML document."""
+        if document.media_type == _XML:
+            return self._xml(document, options)
+        with document.path.open("rb") as file:
+            data = file.read(_HTML_BYTES + 1)
+        tree = _tree(data[:_HTML_BYTES])
+        meta = _meta(tree)
+        return Extraction(
+            media_type=document.media_type,
+            pages=(Page(1, _text(tree)),),
+            engine=self.name,
+            title=tree.title or _first(meta, _TITLES),
+            author=_first(meta, _AUTHORS),
+            created=_first(meta, _CREATED),
+            modified=_first(meta, _MODIFIED),
+            language=_language(tree) or meta.get("content-language"),
+            truncated=len(data) > _HTML_BYTES,
+        )
+
+    def _xml(self, document: Document, options: ExtractionOptions) -> Extraction:
+        try:
+            found = _collect(document, options, doctype=False)
+        except DoctypeError:
+            found = _collect(document, options, doctype=True)
+        if found.damage and not found.text.strip():
+            raise DamagedError(f"broken XML: {found.damage}")
+        # Indentation belongs to the markup, not to the text.
+        text = "\n".join(" ".join(line.split()) for line in found.text.split("\n"))
+        return Extraction(
+            media_type=document.media_type,
+            pages=(Page(1, text),),
+            engine=self.name,
+            problems=(Problem("damaged", f"broken XML: {found.damage}"),) if found.damage else (),
+            truncated=found.truncated,
+        )
+
+
+def html_text(data: bytes) -> str:
+    """All visible text of a page."""
+    return _text(_tree(data))
+
+
+def _collect(document: Document, options: ExtractionOptions, *, doctype: bool) -> Any:
+    with document.path.open("rb") as file:
+        return collect(
+            iter(lambda: file.read(_CHUNK), b""),
+            _EVERYTHING,
+            max_characters=options.max_characters * 4,
+            max_depth=options.max_depth,
+            doctype=doctype,
+        )
+
+
+def _tree(data: bytes) -> Any:
+    from resiliparse.parse.html import HTMLTree
+
+    match = _CHARSET.search(data, 0, 4096)
+    declared = (match[1] or match[2]).decode("ascii") if match else None
+    text = decode(data, declared).replace("\0", "")
+    if text.lstrip()[:5] == "<?xml" or "xhtml" in text[:1000].lower():
+        text = _CLOSED.sub(r"<\1\2></\1>", text)
+    return HTMLTree.parse(text)
+
+
+def _text(tree: Any) -> str:
+    from resiliparse.extract.html2text import extract_plain_text
+
+    text: str = extract_plain_text(
+        tree, preserve_formatting=True, main_content=False, list_bullets=True, alt_texts=True
+    )
+    return re.sub(r"\t{2,}", "\t", text)
+
+
+def _language(tree: Any) -> str | None:
+    root = tree.document.query_selector("html") if tree.document else None
+    if root is None:
+        return None
+    value: str | None = root.getattr("lang") or root.getattr("xml:lang")
+    return value
+
+
+def _meta(tree: Any) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for element in tree.head.get_elements_by_tag_name("meta") if tree.head else ():
+        name = (
+            element.getattr("name")
+            or element.getattr("property")
+            or element.getattr("http-equiv")
+            or ""
+        ).lower()
+        content = element.getattr("content")
+        if name and content and len(found) < 200:
+            found.setdefault(name, content)
+    return found
+
+
+def _first(meta: dict[str, str], names: tuple[str, ...]) -> str | None:
+    return next((meta[name] for name in names if name in meta), None)

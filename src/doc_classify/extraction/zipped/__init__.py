@@ -1,0 +1,1 @@
+"""Readers of zipped XML, one module per family; each fills a ``parts.Found``."""
