@@ -1,175 +1,212 @@
-"""Text from images, by Tesseract.
+"""Text from pictures of text, by Tesseract.
 
-English ships with the package; other languages are taken from where the system keeps Tesseract's
-data. A process keeps one engine per set of languages, for loading one takes longer than a page.
+The fast English model ships with the package; models of other languages are taken from where the
+system keeps them. An engine is made when the first picture of a process needs it and then kept:
+loading its model costs as much as reading a page. Not thread-safe, as Tesseract is not.
 """
 
 from __future__ import annotations
 
+import functools
+import glob
 import os
 import re
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from doc_classify.errors import ConfigurationError, DamagedError
-from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.errors import ConfigurationError, TimeLimitError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-SHIPPED = Path(__file__).resolve().parent.parent / "data"
+MAX_PIXELS = 20_000_000
+"""More than this (A3 at 300 dpi is 17 million) takes minutes and gigabytes and reads no better."""
+MAX_SIDE = 32_000
+"""Tesseract counts pixels in 16 bits."""
+
+ILLEGIBLE = "there seems to be text, but OCR cannot make it out"
+"""What to say of a picture whose reading is not ``legible``."""
+
+_MIN_SIDE = 8
+_TIMEOUT_MS = 25_000
+"""A page takes half a second. Some halftones take minutes, which the other pages shall not pay."""
+
+# Mean confidence of the words, 0 to 100. Clean pages reach 85 to 95, poor ones of which half the
+# words are right about 55; pages that are upside down, and pictures without text, 25 to 37.
+_DOUBTFUL = 60
+_HOPELESS = 40
+
+_SHIPPED = Path(__file__).parents[1] / "data"
 _SYSTEM = (
     "/usr/share/tesseract-ocr/*/tessdata",
+    "/usr/share/tesseract-ocr/tessdata",
     "/usr/share/tessdata",
     "/usr/share/tesseract/tessdata",
     "/usr/local/share/tessdata",
     "/opt/homebrew/share/tessdata",
     "/opt/local/share/tessdata",
 )
-_LANGUAGES = re.compile(r"[A-Za-z0-9_]+(?:\+[A-Za-z0-9_]+)*", re.ASCII)
 _SUFFIX = ".traineddata"
-_DOUBTFUL = 60
-"""Mean confidence, out of 100, under which the page may be upside down."""
-_MIN_SIDE = 3
-"""Tesseract refuses images that are smaller, in pixels."""
-_MAX_SIDE = 32_000
-"""Its coordinates are 16 bits wide."""
-
-_engines: dict[str, Any] = {}
+# Models of whole scripts lie in a subfolder: script/Latin.
+_LANGUAGE = re.compile(r"(?:script/)?[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What was read from one image.
+    """What was read from a picture.
 
-    ``confidence`` is Tesseract's mean over the words, 0 to 100. ``turned``: the image was upside
-    down.
+    Attributes:
+        text: the text, empty where there is none or nothing of it is reliable.
+        confidence: mean of the words, 0 to 100, of the engine's own making.
+        legible: False if there was something like text that could not be read.
     """
 
     text: str
     confidence: int
-    turned: bool = False
-
-
-def read(image: Image.Image, options: ExtractionOptions, dpi: int) -> Reading:
-    """Read an image of mode ``L``; once more upside down, should the first result be doubtful.
-
-    Raises:
-        ConfigurationError: a language is not installed.
-        DamagedError: the engine refuses the image.
-    """
-    width, height = image.size
-    engine = _engine(options.ocr_languages)
-    if min(width, height) < _MIN_SIDE:
-        return Reading("", 0)
-    if max(width, height) > _MAX_SIDE:
-        factor = _MAX_SIDE / max(width, height)
-        width, height = max(_MIN_SIDE, int(width * factor)), max(_MIN_SIDE, int(height * factor))
-        image = image.resize((width, height))
-        dpi = round(dpi * factor)
-    data = image.tobytes()
-    first = _recognise(engine, data, width, height, dpi)
-    if not first.text or first.confidence >= _DOUBTFUL:
-        return first
-    # The bytes of a grey image backwards are the image turned by 180 degrees.
-    second = _recognise(engine, data[::-1], width, height, dpi)
-    if second.confidence > first.confidence:
-        return Reading(second.text, second.confidence, turned=True)
-    return first
+    legible: bool = True
 
 
 def check_languages(languages: str) -> None:
-    """Make sure that all ``languages`` are installed, without loading them.
+    """Make sure that the models of ``languages`` (``eng+deu``) are there, without loading them.
 
     Raises:
-        ConfigurationError: one is not, or the codes are not joined by ``+``.
+        ConfigurationError: one is missing; the message says how to get it.
     """
-    _locate(languages)
+    _models(languages)
 
 
-def _recognise(engine: Any, data: bytes, width: int, height: int, dpi: int) -> Reading:
+def read(image: Image.Image, languages: str) -> Reading:
+    """Read a picture in shades of grey (mode ``L``) of at most ``MAX_PIXELS``.
+
+    A page on its side is recognised by Tesseract; one that is upside down shows in words that
+    it trusts little, and is then read the other way round.
+
+    Raises:
+        ConfigurationError: a language's model is missing or cannot be loaded.
+        TimeLimitError: the picture took too long.
+    """
+    if min(image.size) < _MIN_SIDE:
+        return Reading("", 0)
+    text, confidence = _recognise(image, languages)
+    if text and confidence < _DOUBTFUL:
+        turned = image.transpose(_rotate_180())
+        text, confidence = max(
+            (text, confidence), _recognise(turned, languages), key=lambda result: result[1]
+        )
+    if text and confidence < _HOPELESS:
+        return Reading("", confidence, legible=False)
+    return Reading(text, confidence)
+
+
+def _rotate_180() -> Image.Transpose:
+    from PIL.Image import Transpose
+
+    return Transpose.ROTATE_180
+
+
+def _recognise(image: Image.Image, languages: str) -> tuple[str, int]:
+    engine = _engine(languages)
+    # What one page taught must not change how the next is read.
+    engine.ClearAdaptiveClassifier()
+    engine.SetImageBytes(image.tobytes(), image.width, image.height, 1, image.width)
     try:
-        engine.SetImageBytes(data, width, height, 1, width)
-        engine.SetSourceResolution(dpi)
-        text = engine.GetUTF8Text().strip()
-        return Reading(text, engine.MeanTextConf())
-    except RuntimeError as error:
-        raise DamagedError(f"the image cannot be read by OCR: {error}") from error
+        if not engine.Recognize(_TIMEOUT_MS):
+            raise TimeLimitError("reading the image by OCR takes too long")
+        text: str = engine.GetUTF8Text().strip()
+        return text, engine.MeanTextConf() if text else 0
     finally:
         engine.Clear()
-        engine.ClearAdaptiveClassifier()  # a document must not depend on the one before it
 
 
+@functools.cache
 def _engine(languages: str) -> Any:
-    """The process's engine for these languages."""
-    engine = _engines.get(languages)
-    if engine is None:
-        files = _locate(languages)
-        folders = {file.parent for file in files}
-        if len(folders) == 1:
-            engine = _start(folders.pop(), languages)
-        else:  # Tesseract takes one folder only, and reads it only now
-            with tempfile.TemporaryDirectory(prefix="doc-classify-") as folder:
-                for file in files:
-                    (Path(folder) / file.name).symlink_to(file)
-                engine = _start(Path(folder), languages)
-        _engines[languages] = engine
-    return engine
-
-
-def _start(folder: Path, languages: str) -> Any:
-    os.environ.setdefault("OMP_THREAD_LIMIT", "1")  # its own threads slow it down
+    """The engine of these languages, made once in a process."""
+    models = _models(languages)
+    # Threads within one page slow each other down where every core has a worker. OpenMP reads
+    # this when it is loaded.
+    os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     import tesserocr
 
-    try:
-        return tesserocr.PyTessBaseAPI(
-            path=f"{folder}{os.sep}",
-            lang=languages,
-            psm=tesserocr.PSM.AUTO,
-            oem=tesserocr.OEM.LSTM_ONLY,
-            variables={"debug_file": os.devnull},
-        )
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"Tesseract's data for {languages!r} in {folder} cannot be loaded: {error}"
-        ) from error
-
-
-def _locate(languages: str) -> list[Path]:
-    """The data file of each language: all from one folder where one has them all."""
-    if not _LANGUAGES.fullmatch(languages):
-        raise ConfigurationError(
-            f"OCR languages must be Tesseract codes joined by '+', such as 'eng+deu', "
-            f"got {languages!r}"
-        )
-    names = list(dict.fromkeys(languages.split("+")))
-    folders = _folders()
-    found: dict[str, list[Path]] = {
-        name: [path for folder in folders if (path := folder / f"{name}{_SUFFIX}").is_file()]
-        for name in names
-    }
-    for name, paths in found.items():
-        if not paths:
-            raise ConfigurationError(
-                f"Tesseract's data for the language {name!r} is not installed; get it with "
-                f"'apt install tesseract-ocr-{name.replace('_', '-')}' (Debian, Ubuntu), "
-                f"'brew install tesseract-lang' (macOS), or put {name}{_SUFFIX} into a folder "
-                f"and name that folder in TESSDATA_PREFIX"
+    with ExitStack() as stack:
+        folders = {_folder(name, path) for name, path in models.items()}
+        if len(folders) == 1:
+            folder = folders.pop()
+        else:
+            # Tesseract looks in one folder only: give it one that links to all of them. It is
+            # needed no longer than the models take to be loaded.
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tessdata-")))
+            _link_models(folder)
+        try:
+            return tesserocr.PyTessBaseAPI(
+                path=f"{folder}{os.sep}",
+                lang=languages,
+                oem=tesserocr.OEM.LSTM_ONLY,
+                psm=tesserocr.PSM.AUTO,
+                variables={"debug_file": os.devnull},
             )
-    for folder in folders:
-        if all(any(path.parent == folder for path in paths) for paths in found.values()):
-            return [folder / f"{name}{_SUFFIX}" for name in names]
-    return [paths[0] for paths in found.values()]
+        except RuntimeError as error:
+            files = ", ".join(map(str, models.values()))
+            raise ConfigurationError(
+                f"the OCR models of {languages!r} cannot be loaded, they may be damaged or made "
+                f"for another version of Tesseract: {files}"
+            ) from error
+
+
+def _models(languages: str) -> dict[str, Path]:
+    """The model file of each language.
+
+    Raises:
+        ConfigurationError: one is missing, or the text is not a list of languages.
+    """
+    folders = _folders()
+    models = {}
+    for name in languages.split("+"):
+        if not _LANGUAGE.fullmatch(name):
+            raise ConfigurationError(
+                f"OCR languages must be Tesseract codes joined by +, such as eng+deu, "
+                f"got {languages!r}"
+            )
+        found = (folder / f"{name}{_SUFFIX}" for folder in folders)
+        path = next((path for path in found if path.is_file()), None)
+        if path is None:
+            package = (
+                "tesseract-ocr-" + name.replace("script/", "script-").replace("_", "-").lower()
+            )
+            raise ConfigurationError(
+                f"the OCR language {name!r} is not installed; install it (Debian, Ubuntu: "
+                f"apt-get install {package}), or put {name}{_SUFFIX} from "
+                f"https://github.com/tesseract-ocr/tessdata_fast into a folder and name that in "
+                f"TESSDATA_PREFIX. Looked in: {', '.join(map(str, folders))}"
+            )
+        models[name] = path
+    return models
 
 
 def _folders() -> list[Path]:
-    """Where to look for data: what the user named first, then our own, then the system's."""
+    """Where models may lie: what the user names, what we ship, what the system has."""
     folders = []
     if prefix := os.environ.get("TESSDATA_PREFIX"):
-        folders += [Path(prefix), Path(prefix) / "tessdata"]
-    folders.append(SHIPPED)
+        # The folder itself, or as older versions had it, the one above.
+        folders += [Path(prefix), Path(prefix, "tessdata")]
+    folders.append(_SHIPPED)
     for pattern in _SYSTEM:
-        folders += sorted(Path("/").glob(pattern.lstrip("/")), reverse=True)
-    return folders
+        folders += [Path(name) for name in sorted(glob.glob(pattern), reverse=True)]  # noqa: PTH207
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def _folder(name: str, model: Path) -> Path:
+    """The folder of models that ``model`` is ``name`` of."""
+    return model.parents[name.count("/")]
+
+
+def _link_models(target: Path) -> None:
+    """Link every model into ``target``: a model may ask for others, such as those of scripts."""
+    (target / "script").mkdir()
+    for folder in _folders():
+        for model in (*folder.glob(f"*{_SUFFIX}"), *folder.glob(f"script/*{_SUFFIX}")):
+            link = target / model.relative_to(folder)
+            if not link.exists():
+                link.symlink_to(model.resolve())

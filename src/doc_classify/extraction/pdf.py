@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from doc_classify.errors import (
+    ConfigurationError,
     DamagedError,
-    DocClassifyError,
     EmptyDocumentError,
     EncryptedError,
+    ExtractionError,
     NoTextError,
     SourceUnreadableError,
 )
 from doc_classify.extraction.base import Document
+from doc_classify.extraction.ocr import ILLEGIBLE, Reading
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.records import Extraction, Page, Problem
 
@@ -37,8 +39,6 @@ _MAX_OBJECTS = 5_000
 _MAX_ATTACHMENTS = 1_000
 _MAX_BAD_PAGES = 1_000
 """Pages that may fail before the rest of the file is given up."""
-_MAX_RENDERED_PIXELS = 40_000_000
-"""More than this helps no reader: a page of 80 by 50 cm at 200 dpi."""
 _SAMPLED_CHARACTERS = 32
 _TAIL = 4_096
 
@@ -179,11 +179,12 @@ def _read_pages(
             return pages, True
         try:
             page = _read_page(pdf, index, has_form, options, problems)
-        except (DocClassifyError, MemoryError):
+        except (ConfigurationError, MemoryError):
             raise
         except Exception as error:  # whatever a damaged page sets off costs that page alone
+            kind = error.kind if isinstance(error, ExtractionError) else DamagedError.kind
             message = f"the page cannot be read: {error or type(error).__name__}"
-            problems.append(Problem(DamagedError.kind, message, index + 1))
+            problems.append(Problem(kind, message, index + 1))
             bad += 1
             if bad == _MAX_BAD_PAGES:
                 message = f"gave up after {bad} pages that cannot be read"
@@ -211,9 +212,11 @@ def _read_page(
             message = f"the page needs OCR, which is switched off: {reason}"
             problems.append(Problem(NoTextError.kind, message, number))
             return Page(number, "" if unmapped else text)
-        recognised = _recognise(page, options)
-    if unmapped or len(recognised.strip()) >= len(text.strip()):
-        return Page(number, recognised, ocr=True)
+        reading = _recognise(page, options)
+    if not reading.legible:
+        problems.append(Problem(NoTextError.kind, ILLEGIBLE, number))
+    if unmapped or len(reading.text) >= len(text.strip()):
+        return Page(number, reading.text, ocr=True)
     return Page(number, text)
 
 
@@ -286,19 +289,18 @@ def _image_cover(page: Any) -> float:
     return float(covered / area)
 
 
-def _recognise(page: Any, options: ExtractionOptions) -> str:
+def _recognise(page: Any, options: ExtractionOptions) -> Reading:
     """The text of the rendered page, read by OCR."""
     from doc_classify.extraction import ocr
 
-    scale = options.ocr_dpi / POINTS_PER_INCH
-    area = page.get_width() * page.get_height() * scale * scale
-    limit = min(options.max_image_pixels, _MAX_RENDERED_PIXELS)
-    if area > limit:
-        scale *= math.sqrt(limit / area) * 0.999
+    width, height = page.get_width(), page.get_height()
+    scale = min(
+        options.ocr_dpi / POINTS_PER_INCH,
+        0.999 * math.sqrt(min(options.max_image_pixels, ocr.MAX_PIXELS) / (width * height)),
+        0.999 * ocr.MAX_SIDE / max(width, height),
+    )
     with closing(page.render(scale=scale, grayscale=True)) as bitmap:
-        image = bitmap.to_pil()
-        reading = ocr.read(image, options, dpi=round(scale * POINTS_PER_INCH))
-    return reading.text
+        return ocr.read(bitmap.to_pil(), options.ocr_languages)
 
 
 def _metadata(pdf: Any, key: str) -> str | None:
