@@ -1,0 +1,98 @@
+"""Progress on standard error: a bar for a person, a line now and then for a log."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from doc_classify.discovery import count
+from doc_classify.records import RunStats
+
+_LINE_SECONDS = 10.0
+
+
+class ProgressReport:
+    """Shows how a run comes on; ``update`` is its callback.
+
+    Args:
+        root: the folder being classified, counted in the background for the total.
+        recursive: whether subfolders count.
+        shown: False keeps silent.
+    """
+
+    def __init__(self, root: Path | None, *, recursive: bool, shown: bool = True) -> None:
+        self._bar: Progress | None = None
+        self._shown = shown
+        self._stop = threading.Event()
+        self._total: int | None = None
+        self._counter: threading.Thread | None = None
+        self._started = self._last_line = time.monotonic()
+        if shown and sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[failed]}"),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("Classifying", total=None, rate="", failed="")
+            if root is not None:
+                self._counter = threading.Thread(
+                    target=self._count, args=(root, recursive), daemon=True
+                )
+
+    def __enter__(self) -> ProgressReport:
+        if self._bar:
+            self._bar.start()
+        if self._counter:
+            self._counter.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._counter:
+            self._counter.join()
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, stats: RunStats) -> None:
+        """Show the stats as committed."""
+        done = stats.seen - stats.pending
+        now = time.monotonic()
+        rate = done / (now - self._started) if now > self._started else 0.0
+        if self._bar:
+            self._bar.update(
+                self._task,
+                completed=done,
+                total=self._total,
+                rate=f"{rate:,.1f}/s",
+                failed=f"{stats.failed:,} failed" if stats.failed else "",
+            )
+        elif self._shown and now - self._last_line >= _LINE_SECONDS:
+            self._last_line = now
+            sys.stderr.write(
+                f"{done:,} done, {stats.pending:,} waiting, {stats.failed:,} failed, "
+                f"{rate:,.1f} documents/s\n"
+            )
+
+    def _count(self, root: Path, recursive: bool) -> None:
+        self._total = count(root, recursive=recursive, stop=self._stop)

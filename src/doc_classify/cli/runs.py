@@ -1,0 +1,239 @@
+"""Commands on the runs in the database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from doc_classify.cli.classify import exit_code, stats_to_dict
+from doc_classify.cli.options import (
+    as_json,
+    database_url,
+    run_argument,
+    settings_from,
+    verbose,
+)
+from doc_classify.errors import ConfigurationError
+from doc_classify.settings import Settings
+from doc_classify.storage.base import ResultFilter, ResultRow, RunInfo, Store
+
+_SILENT_SECONDS = 300
+"""A run that has written nothing for so long was probably killed."""
+
+
+@contextlib.contextmanager
+def _opened(database_url: str | None) -> Iterator[tuple[Store, Settings]]:
+    from doc_classify.storage import mask_url, open_store
+
+    settings = settings_from(database_url=database_url)
+    url = settings.database_url
+    path = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not path.exists():
+        raise ConfigurationError(
+            f"there is no database {mask_url(url)} yet: classify-parallel --use-database makes it"
+        )
+    store = open_store(url)
+    try:
+        yield store, settings
+    finally:
+        store.close()
+
+
+def _run(store: Store, run: str | None) -> RunInfo:
+    info = store.run(run)
+    if info is None:
+        raise ConfigurationError(f"there is no run {run!r}" if run else "there are no runs yet")
+    return info
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@database_url
+@as_json
+@verbose
+def runs(limit: int, database_url: str | None, as_json: bool, verbose: bool) -> int:
+    """List the runs in the database, newest first."""
+    with _opened(database_url) as (store, _):
+        for info in store.runs(limit):
+            if as_json:
+                click.echo(json.dumps(_info_to_dict(info)))
+            else:
+                stats = info.stats
+                click.echo(
+                    f"{info.run_id}  {_state(info):<12} {stats.seen:>9,} seen "
+                    f"{stats.classified:>9,} classified {stats.failed:>7,} failed  "
+                    f"{click.format_filename(info.spec.source)}"
+                )
+    return 0
+
+
+@click.command()
+@run_argument
+@database_url
+@as_json
+@verbose
+def status(run: str | None, database_url: str | None, as_json: bool, verbose: bool) -> int:
+    """Show how a run stands (the newest, if none is named)."""
+    from doc_classify.summary import print_summary
+
+    with _opened(database_url) as (store, _):
+        info = _run(store, run)
+        if as_json:
+            click.echo(json.dumps(_info_to_dict(info)))
+            return 0
+        click.echo(f"Run {info.run_id}: {_state(info)}, {info.spec.source}")
+        click.echo(f"Started {info.started}, last written {info.heartbeat}")
+        if info.message:
+            click.echo(f"Ended with: {info.message}")
+        print_summary(info.stats, sys.stdout)
+        if info.stats.pending:
+            click.echo("What was not reached is done by the same command as before.")
+    return 0
+
+
+@click.command()
+@run_argument
+@click.option("--category", metavar="NAME", help="Only files of this category.")
+@click.option("--failed", is_flag=True, help="Only files whose document failed.")
+@click.option("--error", "error_kind", metavar="KIND", help="Only this kind of failure.")
+@click.option("--review", is_flag=True, help="Only those with too little evidence.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@database_url
+@as_json
+@verbose
+def results(
+    run: str | None,
+    category: str | None,
+    failed: bool,
+    error_kind: str | None,
+    review: bool,
+    limit: int | None,
+    database_url: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """List the files of a run with their categories (the newest, if none is named)."""
+    from doc_classify.export import row_to_dict
+
+    only = ResultFilter(
+        category=category, failed=failed, error_kind=error_kind, needs_review=review, limit=limit
+    )
+    with _opened(database_url) as (store, _):
+        info = _run(store, run)
+        with contextlib.closing(store.results(info.run_id, only)) as rows:  # type: ignore[type-var]
+            for row in rows:
+                click.echo(json.dumps(row_to_dict(row)) if as_json else _line(row))
+    return 0
+
+
+def _line(row: ResultRow) -> str:
+    from doc_classify.records import display_name
+
+    if row.failure:
+        what = f"{row.status.value}: {row.failure.kind}: {row.failure.message}"
+    else:
+        number = row.confidence if row.confidence is not None else row.score
+        kind = "confidence" if row.confidence is not None else "score"
+        sure = "" if number is None else f" ({kind} {number:.2f})"
+        what = f"{row.category or row.status.value}{sure}"
+        if row.needs_review:
+            what += ", for review"
+        if row.duplicate_of:
+            what += f", copy of {display_name(row.duplicate_of)}"
+    return f"{display_name(row.uri)}  {what}"
+
+
+@click.command()
+@run_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; its ending says how [default: results/results_RUN.json].",
+)
+@database_url
+@verbose
+def export(run: str | None, output: Path | None, database_url: str | None, verbose: bool) -> int:
+    """Write the results of a run to a .json, .jsonl, .csv or .parquet file."""
+    from doc_classify.export import export_results
+
+    with _opened(database_url) as (store, _):
+        info = _run(store, run)
+        path = output or Path("results") / f"results_{info.run_id}.json"
+        click.echo(export_results(store, info.run_id, path))
+    return 0
+
+
+@click.command()
+@run_argument
+@click.option("--failed", is_flag=True, help="Files whose document failed [default].")
+@click.option("--error", "error_kind", metavar="KIND", help="Only this kind of failure.")
+@click.option("--category", metavar="NAME", help="Files of this category.")
+@click.option("-w", "--workers", type=click.IntRange(1), help="Worker processes [default: cores].")
+@database_url
+@as_json
+@verbose
+def retry(
+    run: str | None,
+    failed: bool,
+    error_kind: str | None,
+    category: str | None,
+    workers: int | None,
+    database_url: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> int:
+    """Do files of a run again, the way that run did them (the newest, if none is named)."""
+    from doc_classify.cli.progress import ProgressReport
+    from doc_classify.runners.parallel import ParallelDocumentProcessor
+    from doc_classify.summary import print_summary
+
+    if category and (failed or error_kind):
+        raise ConfigurationError("--category cannot go with --failed or --error")
+    only = ResultFilter(category=category, error_kind=error_kind, failed=not category)
+    settings = settings_from(database_url=database_url, workers=workers)
+    with _opened(database_url) as (store, _):
+        run_id = _run(store, run).run_id
+    report = ProgressReport(None, recursive=True, shown=not as_json)
+    with ParallelDocumentProcessor(
+        use_database=True, settings=settings, on_progress=report.update
+    ) as processor:
+        with report:
+            stats = processor.retry(run_id, only)
+        if as_json:
+            click.echo(json.dumps(stats_to_dict(stats)))
+        elif not stats.seen:
+            click.echo(f"Nothing in run {run_id} matches.")
+        else:
+            print_summary(stats, sys.stdout)
+    return exit_code(stats)
+
+
+def _state(info: RunInfo) -> str:
+    if info.state != "running":
+        return info.state
+    silent = datetime.now(UTC) - datetime.fromisoformat(info.heartbeat)
+    return "killed?" if silent.total_seconds() > _SILENT_SECONDS else "running"
+
+
+def _info_to_dict(info: RunInfo) -> dict[str, Any]:
+    return {
+        "run_id": info.run_id,
+        "state": _state(info),
+        "source": info.spec.source,
+        "door": info.spec.door,
+        "classifier": info.spec.classifier,
+        "categories": list(info.spec.categories),
+        "started": info.started,
+        "heartbeat": info.heartbeat,
+        "finished": info.finished,
+        "message": info.message,
+        "stats": stats_to_dict(info.stats),
+    }

@@ -1,0 +1,154 @@
+"""What a run would do, without doing it or writing anything."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from doc_classify.discovery import Found, Skipped, hash_file, walk
+from doc_classify.errors import TransientError
+from doc_classify.extraction import supported_media_types
+from doc_classify.pipeline.plan import Plan
+from doc_classify.records import Rejected, uri_to_path
+from doc_classify.settings import Settings
+from doc_classify.sniffing import describe, sniff
+from doc_classify.storage import open_store
+from doc_classify.storage.base import Store
+from doc_classify.summary import duration
+
+_BATCH = 500
+
+
+@dataclass(slots=True)
+class Preview:
+    """Counts of what a run would meet.
+
+    ``types`` counts the files that would be taken, by type; ``rate`` is documents per second of
+    the newest finished run in the database, None where there is none.
+    """
+
+    seen: int = 0
+    take: int = 0
+    already_done: int = 0
+    duplicates: int = 0
+    unsupported: int = 0
+    failed: int = 0
+    skipped: int = 0
+    types: dict[str, int] = field(default_factory=dict)
+    rejected: dict[str, int] = field(default_factory=dict)
+    rate: float | None = None
+
+    def lines(self) -> list[str]:
+        """The preview for a person."""
+        lines = [
+            f"{self.seen:,} files: {self.take:,} would be classified, {self.already_done:,} are "
+            f"done already, {self.duplicates:,} are duplicates, {self.unsupported:,} are not "
+            f"supported, {self.failed:,} cannot be read; {self.skipped:,} hidden or temporary "
+            "ones would be skipped"
+        ]
+        lines += [f"  {number:>9,}  {name}" for name, number in self.types.items()]
+        lines += [f"  {number:>9,}  not taken: {name}" for name, number in self.rejected.items()]
+        if self.rate and self.take:
+            lines.append(
+                f"About {duration(self.take / self.rate)} at the {self.rate:,.1f} documents/s "
+                "of the last run"
+            )
+        elif self.take:
+            lines.append("No finished run in the database yet to estimate the time from.")
+        return lines
+
+
+def preview(
+    root: Path, settings: Settings, *, include_reasoning: bool = False, force: bool = False
+) -> Preview:
+    """Look at everything under ``root`` as a run would.
+
+    Every file is hashed and its type found. The hashes are remembered (32 bytes a file), which is
+    all that grows with the number of files.
+
+    Raises:
+        ConfigurationError: there is no such folder, or a setting cannot be used.
+        StorageError: the database exists but cannot be read.
+    """
+    plan = Plan.make(settings, include_reasoning=include_reasoning, force=force)
+    found = Preview()
+    types: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    supported = supported_media_types()
+    met: set[bytes] = set()
+    with _existing_store(settings.database_url) as store:
+        entries = walk(root, recursive=settings.recursive)
+        while batch := list(islice(entries, _BATCH)):
+            hashes = _hashes(batch, store, found, rejected)
+            done = set()
+            if store and not force:
+                done = store.done_hashes(plan.fingerprint, list(set(hashes.values())))
+            for uri, sha256 in hashes.items():
+                if bytes.fromhex(sha256) in met:
+                    found.duplicates += 1
+                    continue
+                met.add(bytes.fromhex(sha256))
+                media_type = sniff(uri_to_path(uri))
+                if sha256 in done:
+                    found.already_done += 1
+                elif media_type in supported or media_type == "application/x-empty":
+                    found.take += 1
+                    types[describe(media_type)] += 1
+                else:
+                    found.unsupported += 1
+                    rejected[describe(media_type)] += 1
+        if store:
+            found.rate = next(
+                (
+                    info.stats.documents_per_second
+                    for info in store.runs(50)
+                    if info.state == "finished" and info.stats.processed
+                ),
+                None,
+            )
+    found.types, found.rejected = dict(types.most_common()), dict(rejected.most_common())
+    return found
+
+
+def _hashes(
+    batch: list[Found], store: Store | None, found: Preview, rejected: Counter[str]
+) -> dict[str, str]:
+    sources = []
+    for entry in batch:
+        if isinstance(entry, Skipped):
+            found.skipped += 1
+            continue
+        found.seen += 1
+        if isinstance(entry, Rejected):
+            readable = entry.kind not in ("unreadable", "vanished", "changed")
+            found.unsupported += readable
+            found.failed += not readable
+            rejected[entry.kind] += 1
+        else:
+            sources.append(entry)
+    known = store.known_hashes(sources) if store else [None] * len(sources)
+    hashes = {}
+    for source, sha256 in zip(sources, known, strict=True):
+        try:
+            hashes[source.uri] = sha256 or hash_file(source)
+        except TransientError as error:
+            found.failed += 1
+            rejected[error.kind] += 1
+    return hashes
+
+
+@contextlib.contextmanager
+def _existing_store(url: str) -> Iterator[Store | None]:
+    """The configured store, unless it is a SQLite file that a first run would make."""
+    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+        yield None
+        return
+    store = open_store(url)
+    try:
+        yield store
+    finally:
+        store.close()

@@ -1,0 +1,114 @@
+"""The table at the end of a run, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from doc_classify.records import RunStats
+
+_PROJECTED = 500_000
+"""Documents that the time is projected to."""
+
+
+def print_summary(
+    stats: RunStats, file: TextIO, *, failed_examples: Sequence[tuple[str, str, str]] = ()
+) -> None:
+    """Print what became of every file of a run.
+
+    Args:
+        stats: the run's counts.
+        file: where to print.
+        failed_examples: (file name, kind, message) of some failures.
+    """
+    console = Console(file=file, highlight=False, soft_wrap=not file.isatty())
+    if stats.categories:
+        console.print(_category_table(stats))
+    if stats.failures or stats.unsupported_types:
+        console.print(_failure_table(stats))
+        for name, kind, message in failed_examples:
+            # Text, not markup: names and messages come from documents.
+            console.print(Text(f"  {name}: {kind}: {message}"))
+        if len(failed_examples) < stats.failed and failed_examples:
+            console.print(Text("  ... all of them: doc-classify results --failed"))
+    for line in summary_lines(stats):
+        console.print(Text(line))
+
+
+def summary_lines(stats: RunStats) -> list[str]:
+    """The lines below the tables: the account of all files, rates, projection."""
+    parts = [
+        f"{stats.classified:,} classified",
+        f"{stats.duplicates:,} duplicates",
+        f"{stats.already_done:,} already done",
+        f"{stats.unsupported:,} unsupported",
+        f"{stats.failed:,} failed",
+    ]
+    if stats.pending:
+        parts.append(f"{stats.pending:,} not reached")
+    lines = [f"{stats.seen:,} files seen = {' + '.join(parts)}"]
+    if stats.skipped:
+        lines.append(f"{stats.skipped:,} hidden or temporary files skipped")
+    if stats.already_done and stats.already_done == stats.seen - stats.duplicates:
+        lines.append("Everything was done already; --force does it again.")
+    if stats.already_failed:
+        lines.append(
+            f"{stats.already_failed:,} of those done already had failed; "
+            "'doc-classify retry --failed' tries them again"
+        )
+    if stats.with_problems:
+        lines.append(f"{stats.with_problems:,} classified although a part could not be read")
+    if stats.needs_review:
+        lines.append(f"{stats.needs_review:,} with too little evidence, for review")
+    if stats.processed and stats.total_processing_time:
+        lines.append(
+            f"{stats.total_processing_time:.1f} s with {stats.workers} workers: "
+            f"{stats.documents_per_second:,.1f} documents/s, "
+            f"{stats.pages_per_second:,.1f} pages/s ({stats.pages:,} pages read, "
+            f"{stats.ocr_pages:,} of them by OCR)"
+        )
+        seconds = stats.seconds_for(_PROJECTED)
+        if seconds:
+            lines.append(f"{_PROJECTED:,} documents like these: about {duration(seconds)}")
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: ``45 s``, ``3 min``, ``5.2 h``, ``12 days``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 72 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def _category_table(stats: RunStats) -> Table:
+    calibrated = any(item.confidence_count for item in stats.categories.values())
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Category")
+    table.add_column("Files", justify="right")
+    table.add_column(
+        "Mean confidence" if calibrated else "Mean score (uncalibrated)", justify="right"
+    )
+    for name, item in sorted(stats.categories.items(), key=lambda pair: -pair[1].files):
+        mean = item.mean_confidence if calibrated else item.mean_score
+        table.add_row(Text(name), f"{item.files:,}", "-" if mean is None else f"{mean:.2f}")
+    return table
+
+
+def _failure_table(stats: RunStats) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("Not classified")
+    table.add_column("Files", justify="right")
+    for kind, number in stats.failures.items():
+        table.add_row(Text(f"failed: {kind}"), f"{number:,}")
+    for kind, number in stats.unsupported_types.items():
+        name = "type of file" if kind == "unsupported" else kind
+        table.add_row(Text(f"unsupported: {name}"), f"{number:,}")
+    return table
