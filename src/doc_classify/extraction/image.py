@@ -135,7 +135,8 @@ def _read_pages(
         if characters > options.max_characters:
             return pages, True
         try:
-            reading = ocr.read(_load(image, index, options), options.ocr_languages)
+            grey, dpi = _load(image, index, options)
+            reading = ocr.read(grey, options.ocr_languages, dpi)
         except ExtractionError as error:
             failure = failure or error
             problems.append(Problem(error.kind, str(error), index + 1))
@@ -151,8 +152,8 @@ def _read_pages(
     return pages, False
 
 
-def _load(image: Image.Image, index: int, options: ExtractionOptions) -> Image.Image:
-    """One page as a grey image, upright and of the resolution that OCR reads best."""
+def _load(image: Image.Image, index: int, options: ExtractionOptions) -> tuple[Image.Image, int]:
+    """One page as a grey image, upright and of the resolution that OCR reads best, and that."""
     from PIL import ImageOps
 
     try:
@@ -224,7 +225,9 @@ def _grey_of_deep(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values - low) * scale).astype(np.uint8))
 
 
-def _resize(image: Image.Image, dpi: int | None, options: ExtractionOptions) -> Image.Image:
+def _resize(
+    image: Image.Image, dpi: int | None, options: ExtractionOptions
+) -> tuple[Image.Image, int]:
     """Bring letters to the size of a page scanned at ``options.ocr_dpi``.
 
     An image that does not say how large it is counts as a page where its long side has more
@@ -248,6 +251,7 @@ def _resize(image: Image.Image, dpi: int | None, options: ExtractionOptions) -> 
         factor, ocr.MAX_SIDE / side, math.sqrt(ocr.MAX_PIXELS / (image.width * image.height))
     )
     if factor == 1.0:
-        return image
+        return image, dpi or wanted
     size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    resized = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return resized, min(wanted, round((dpi or wanted) * factor)) or 1

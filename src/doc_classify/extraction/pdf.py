@@ -300,7 +300,8 @@ def _recognise(page: Any, options: ExtractionOptions) -> Reading:
         0.999 * ocr.MAX_SIDE / max(width, height),
     )
     with closing(page.render(scale=scale, grayscale=True)) as bitmap:
-        return ocr.read(bitmap.to_pil(), options.ocr_languages)
+        dpi = round(scale * POINTS_PER_INCH)
+        return ocr.read(bitmap.to_pil(), options.ocr_languages, dpi)
 
 
 def _metadata(pdf: Any, key: str) -> str | None:
