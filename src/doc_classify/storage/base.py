@@ -198,7 +198,9 @@ class Store(Protocol):
     def record(self, run_id: str, outcomes: Sequence[Outcome], *, seconds: float = 0.0) -> RunStats:
         """Store outcomes, the status of their files and the run's counters in one transaction.
 
-        An outcome with failure kind ``unsupported`` makes its file ``unsupported``. Outcomes
+        An outcome with failure kind ``unsupported`` makes its file ``unsupported``. A failure does
+        not replace a classification that its document has already under the fingerprint (of a
+        run that was forced); the run itself shows the failure all the same. Outcomes
         recorded before change no counter. ``seconds`` is the run's wall-clock time so far.
         Returns the run's stats as committed.
         """

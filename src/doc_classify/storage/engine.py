@@ -26,29 +26,42 @@ def parse_url(url: str) -> URL:
     Raises:
         ConfigurationError: the address is malformed, or of a database that we do not know.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
+    parsed = _split(url)
+    if parsed is None:
         raise ConfigurationError(
             "the database URL is not valid: expected sqlite:///FILE or "
-            "postgresql://USER:PASSWORD@HOST:PORT/NAME"
-        ) from error
+            "postgresql://USER:PASSWORD@HOST:PORT/NAME, with special characters of the password "
+            "as %XX"
+        )
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         if not parsed.database or parsed.database == ":memory:":
             raise ConfigurationError("an SQLite database needs a file: sqlite:///FILE")
+        if parsed.query:
+            raise ConfigurationError("the URL of an SQLite database takes no options after '?'")
         return parsed.set(drivername="sqlite")
     if backend in ("postgresql", "postgres"):
         return parsed.set(drivername="postgresql+psycopg")
     raise ConfigurationError(f"{backend!r} databases are not supported: use SQLite or PostgreSQL")
 
 
-def mask_url(url: str) -> str:
-    """A database address that can be shown: without its password."""
+def _split(url: str) -> URL | None:
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        return None
+    port_fits = parsed.port is None or 0 < parsed.port < 65536
+    return parsed if "\0" not in url and "%00" not in url and port_fits else None
+
+
+def mask_url(url: str) -> str:
+    """A database address that can be shown: without its password, wherever that stands."""
+    parsed = _split(url)
+    if parsed is None:
         return "(not a valid database URL)"
+    parsed = parsed.difference_update_query(("password", "sslpassword"))
+    backend = parsed.get_backend_name()
+    return parsed.set(drivername=backend).render_as_string(hide_password=True)
 
 
 def make_engine(url: str, *, durable: bool = True) -> Engine:
@@ -59,6 +72,7 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
     parsed = parse_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed, durable=durable)
+    _check_options(parsed)
     return create_engine(
         parsed,
         pool_size=_POOL_SIZE,
@@ -71,6 +85,16 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
             "application_name": "doc-classify",
         },
     )
+
+
+def _check_options(url: URL) -> None:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        make_conninfo("", **dict.fromkeys(url.query, ""))
+    except ProgrammingError as error:
+        raise ConfigurationError(f"the database URL is not valid: {error}") from None
 
 
 def _sqlite_engine(url: URL, *, durable: bool) -> Engine:
@@ -145,7 +169,7 @@ def _translated(engine: Engine) -> Iterator[None]:
 
 def storage_error(engine: Engine, error: SQLAlchemyError) -> StorageError:
     """What a driver's error means, in one line that names the database and no password."""
-    where = mask_url(engine.url.render_as_string(hide_password=True))
+    where = mask_url(engine.url.render_as_string(hide_password=False))
     if isinstance(error, NoSuchModuleError):
         return StorageError(f"no driver for {where}")
     cause: Any = error.orig if isinstance(error, DBAPIError) else error

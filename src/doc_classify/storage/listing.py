@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
-from doc_classify.records import Failure, FileStatus, Source, freeze_scores
+from doc_classify.records import (
+    CategoryStats,
+    Failure,
+    FileStatus,
+    RunStats,
+    Source,
+    freeze_scores,
+)
 from doc_classify.storage.base import ResultFilter, ResultRow
 from doc_classify.storage.rows import row_to_problems
 from doc_classify.storage.schema import documents, extractions, files, results, run_files
@@ -16,6 +23,13 @@ _STREAMED = 1000
 """Rows fetched at a time."""
 
 _first = files.alias("first_files")
+_first_seen = run_files.alias("first_seen")
+
+# A copy is what the first file of its document is. What failed is kept with the run, since the
+# result may have been mended by a later one.
+_own_status = func.coalesce(_first_seen.c.status, run_files.c.status)
+_error_kind = func.coalesce(_first_seen.c.error_kind, run_files.c.error_kind)
+_error_message = func.coalesce(_first_seen.c.error_message, run_files.c.error_message)
 
 
 def list_results(
@@ -28,8 +42,8 @@ def list_results(
         only,
         files.c.uri,
         run_files.c.status,
-        run_files.c.error_kind.label("file_error_kind"),
-        run_files.c.error_message.label("file_error_message"),
+        _error_kind.label("error_kind"),
+        _error_message.label("error_message"),
         documents.c.sha256,
         documents.c.size,
         _first.c.uri.label("first_uri"),
@@ -39,8 +53,6 @@ def list_results(
         results.c.scores,
         results.c.needs_review,
         results.c.reasoning,
-        results.c.error_kind,
-        results.c.error_message,
         results.c.classifier,
         results.c.run_id.label("result_run_id"),
         results.c.processed_at,
@@ -56,9 +68,8 @@ def list_results(
         extractions.c.attachments,
         extractions.c.problems,
         extractions.c.truncated,
-    ).order_by(files.c.uri)
-    if only.limit is not None:
-        query = query.limit(only.limit)
+    )
+    query = query.order_by(_ordered(connection, files.c.uri)).limit(only.limit)
     for row in connection.execution_options(yield_per=_STREAMED).execute(query):
         yield _row(row)
 
@@ -67,72 +78,129 @@ def list_sources(
     connection: Connection, run_id: str, fingerprint: str, only: ResultFilter
 ) -> Iterator[Source]:
     """See :meth:`doc_classify.storage.base.Store.task_files`."""
-    query = _query(run_id, fingerprint, only, files.c.uri, files.c.size, files.c.mtime_ns).where(
-        run_files.c.status != FileStatus.DUPLICATE.value
+    target = files.alias("targets")
+    uri = _ordered(connection, target.c.uri)
+    query = (
+        _query(run_id, fingerprint, only, uri, target.c.size, target.c.mtime_ns)
+        # A copy stands for the first file of its document.
+        .join(target, target.c.id == func.coalesce(run_files.c.first_file_id, files.c.id))
+        .distinct()
+        .order_by(uri)
+        .limit(only.limit)
     )
-    for uri, size, mtime_ns in connection.execution_options(yield_per=_STREAMED).execute(
-        query.order_by(files.c.uri)
-    ):
-        yield Source(uri, size or 0, mtime_ns or 0)
+    for row in connection.execution_options(yield_per=_STREAMED).execute(query):
+        yield Source(row[0], row[1] or 0, row[2] or 0)
 
 
-def _query(run_id: str, fingerprint: str, only: ResultFilter, *columns: Any) -> Select[Any]:
+def add_breakdowns(connection: Connection, run_id: str, fingerprint: str, stats: RunStats) -> None:
+    """Fill in the counts by category, kind of failure and unsupported type.
+
+    Categories count every file of the run that has one, also those that an earlier run did.
+    """
+    query = (
+        _query(
+            run_id,
+            fingerprint,
+            ResultFilter(),
+            results.c.category,
+            func.count(),
+            func.coalesce(func.sum(results.c.score), 0.0),
+            func.count(results.c.score),
+            func.coalesce(func.sum(results.c.confidence), 0.0),
+            func.count(results.c.confidence),
+            described=False,
+        )
+        .where(_error_kind.is_(None), results.c.category.is_not(None))
+        .group_by(results.c.category)
+        .order_by(results.c.category)
+    )
+    stats.categories = {row[0]: CategoryStats(*row[1:]) for row in connection.execute(query)}
+    kinds = (
+        select(run_files.c.status, run_files.c.error_kind, func.count())
+        .where(
+            run_files.c.run_id == run_id,
+            run_files.c.status.in_([FileStatus.FAILED.value, FileStatus.UNSUPPORTED.value]),
+        )
+        .group_by(run_files.c.status, run_files.c.error_kind)
+        .order_by(func.count().desc(), run_files.c.error_kind)
+    )
+    for status, name, number in connection.execute(kinds):
+        failed = status == FileStatus.FAILED.value
+        (stats.failures if failed else stats.unsupported_types)[name] = number
+
+
+def _ordered(connection: Connection, uri: ColumnElement[str]) -> ColumnElement[str]:
+    """A URI to sort by: byte by byte, whatever language the server sorts in."""
+    return uri.collate("C") if connection.dialect.name == "postgresql" else uri
+
+
+def _query(
+    run_id: str, fingerprint: str, only: ResultFilter, *columns: Any, described: bool = True
+) -> Select[Any]:
+    """Files of a run with their result; ``described``: also with what was read of them."""
     query = (
         select(*columns)
         .select_from(run_files)
-        .join(files, files.c.id == run_files.c.file_id)
-        .outerjoin(documents, documents.c.id == run_files.c.document_id)
+        .outerjoin(
+            _first_seen,
+            and_(
+                _first_seen.c.run_id == run_files.c.run_id,
+                _first_seen.c.file_id == run_files.c.first_file_id,
+            ),
+        )
         .outerjoin(
             results,
             and_(
                 results.c.document_id == run_files.c.document_id,
                 results.c.fingerprint == fingerprint,
                 # A forced run shows what it stored itself, not what was there before.
-                run_files.c.status != FileStatus.PENDING.value,
+                _own_status != FileStatus.PENDING.value,
             ),
         )
-        .outerjoin(
-            extractions,
-            and_(
-                extractions.c.document_id == results.c.document_id,
-                extractions.c.extraction_key == results.c.extraction_key,
-            ),
-        )
-        .outerjoin(_first, _first.c.id == run_files.c.first_file_id)
         .where(run_files.c.run_id == run_id)
     )
-    kind = func.coalesce(run_files.c.error_kind, results.c.error_kind)
+    if described:
+        query = (
+            query.join(files, files.c.id == run_files.c.file_id)
+            .outerjoin(documents, documents.c.id == run_files.c.document_id)
+            .outerjoin(
+                extractions,
+                and_(
+                    extractions.c.document_id == results.c.document_id,
+                    extractions.c.extraction_key == results.c.extraction_key,
+                ),
+            )
+            .outerjoin(_first, _first.c.id == run_files.c.first_file_id)
+        )
     if only.statuses:
         query = query.where(run_files.c.status.in_([status.value for status in only.statuses]))
     if only.category is not None:
-        query = query.where(results.c.category == only.category)
+        query = query.where(results.c.category == only.category, _error_kind.is_(None))
     if only.failed:
-        query = query.where(
-            or_(run_files.c.status == FileStatus.FAILED.value, results.c.error_kind.is_not(None)),
-            run_files.c.status != FileStatus.UNSUPPORTED.value,
-        )
+        query = query.where(_error_kind.is_not(None), _own_status != FileStatus.UNSUPPORTED.value)
     if only.error_kind is not None:
-        query = query.where(kind == only.error_kind)
+        query = query.where(_error_kind == only.error_kind)
     if only.needs_review:
-        query = query.where(results.c.needs_review.is_(True))
+        query = query.where(results.c.needs_review.is_(True), _error_kind.is_(None))
     return query
 
 
 def _row(row: Any) -> ResultRow:
-    kind = row.file_error_kind or row.error_kind
-    failure = Failure(kind, row.file_error_message or row.error_message or "") if kind else None
+    failure = None
+    if row.error_kind is not None:
+        failure = Failure(row.error_kind, row.error_message or "")
     return ResultRow(
         uri=row.uri,
         status=FileStatus(row.status),
         sha256=None if row.sha256 is None else bytes(row.sha256).hex(),
         size=row.size,
         media_type=row.media_type,
-        category=row.category,
-        score=row.score,
-        confidence=row.confidence,
-        scores=freeze_scores(dict(row.scores or ())),
-        needs_review=bool(row.needs_review),
-        reasoning=row.reasoning,
+        category=None if failure else row.category,
+        score=None if failure else row.score,
+        confidence=None if failure else row.confidence,
+        scores=() if failure else freeze_scores(dict(row.scores or ())),
+        needs_review=not failure and bool(row.needs_review),
+        reasoning=None if failure else row.reasoning,
         failure=failure,
         duplicate_of=row.first_uri,
         page_count=row.page_count,

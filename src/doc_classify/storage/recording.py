@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from doc_classify.errors import UnsupportedTypeError, is_permanent
-from doc_classify.records import CategoryStats, FileStatus, Outcome, RunStats
+from doc_classify.records import FileStatus, Outcome, RunStats
 from doc_classify.storage.base import RunSpec
-from doc_classify.storage.registering import COUNTER_OF, add_to_counters
+from doc_classify.storage.registering import COUNTER_OF, add_to_counters, lock_run
 from doc_classify.storage.rows import (
     FAILED_EXTRACTION,
     batches,
@@ -33,6 +33,7 @@ def record(
     seconds: float,
 ) -> None:
     """See :meth:`doc_classify.storage.base.Store.record`."""
+    lock_run(connection, run_id)
     by_file = {outcome.file_id: outcome for outcome in outcomes}
     pending = _pending(connection, run_id, list(by_file))
     new = [outcome for outcome in by_file.values() if outcome.file_id in pending]
@@ -42,12 +43,14 @@ def record(
         results,
         [_result_row(run_id, spec, outcome, at) for outcome in new],
         key=("document_id", "fingerprint"),
+        keep_success=True,
     )
     upsert(
         connection,
         extractions,
         [row for outcome in new if (row := _extraction_row(spec, outcome))],
         key=("document_id", "extraction_key"),
+        keep_success=True,
     )
     if spec.store_text:
         rows = [
@@ -60,16 +63,8 @@ def record(
             if outcome.extraction
         ]
         upsert(connection, texts, rows, key=("document_id", "extraction_key"))
-    statuses = Counter[FileStatus]()
-    for status in {_status(outcome) for outcome in new}:
-        ids = [outcome.file_id for outcome in new if _status(outcome) is status]
-        statuses[status] = len(ids)
-        for part in batches(ids):
-            connection.execute(
-                update(run_files)
-                .where(run_files.c.run_id == run_id, run_files.c.file_id.in_(part))
-                .values(status=status.value)
-            )
+    _set_statuses(connection, run_id, new)
+    statuses = Counter(_status(outcome) for outcome in new)
     extracted = [outcome.extraction for outcome in new if outcome.extraction]
     add_to_counters(
         connection,
@@ -84,11 +79,13 @@ def record(
         ),
         pages=sum(len(extraction.pages) for extraction in extracted),
         ocr_pages=sum(extraction.ocr_pages for extraction in extracted),
-        extract_seconds=sum(outcome.timings.extract for outcome in new),
-        classify_seconds=sum(outcome.timings.classify for outcome in new),
+        extract_seconds=sum(finite(outcome.timings.extract) or 0.0 for outcome in new),
+        classify_seconds=sum(finite(outcome.timings.classify) or 0.0 for outcome in new),
         **{COUNTER_OF[status]: number for status, number in statuses.items()},
     )
-    connection.execute(update(runs).where(runs.c.id == run_id).values(seconds=seconds))
+    connection.execute(
+        update(runs).where(runs.c.id == run_id).values(seconds=finite(seconds) or 0.0)
+    )
 
 
 def read_stats(connection: Connection, run_id: str) -> RunStats:
@@ -109,50 +106,6 @@ def stats_of(row: Any) -> RunStats:
     )
 
 
-def add_breakdowns(connection: Connection, run_id: str, fingerprint: str, stats: RunStats) -> None:
-    """Fill in the counts by category, kind of failure and unsupported type.
-
-    Categories count every file of the run that has one, also those that an earlier run did.
-    """
-    joined = run_files.outerjoin(
-        results,
-        (results.c.document_id == run_files.c.document_id) & (results.c.fingerprint == fingerprint),
-    )
-    query = (
-        select(
-            results.c.category,
-            func.count(),
-            func.coalesce(func.sum(results.c.score), 0.0),
-            func.count(results.c.score),
-            func.coalesce(func.sum(results.c.confidence), 0.0),
-            func.count(results.c.confidence),
-        )
-        .select_from(joined)
-        .where(
-            run_files.c.run_id == run_id,
-            run_files.c.status != FileStatus.PENDING.value,
-            results.c.category.is_not(None),
-        )
-        .group_by(results.c.category)
-        .order_by(results.c.category)
-    )
-    stats.categories = {row[0]: CategoryStats(*row[1:]) for row in connection.execute(query)}
-    kind = func.coalesce(run_files.c.error_kind, results.c.error_kind)
-    kinds = (
-        select(run_files.c.status, kind, func.count())
-        .select_from(joined)
-        .where(
-            run_files.c.run_id == run_id,
-            run_files.c.status.in_([FileStatus.FAILED.value, FileStatus.UNSUPPORTED.value]),
-        )
-        .group_by(run_files.c.status, kind)
-        .order_by(func.count().desc(), kind)
-    )
-    for status, name, number in connection.execute(kinds):
-        failed = status == FileStatus.FAILED.value
-        (stats.failures if failed else stats.unsupported_types)[name] = number
-
-
 def _pending(connection: Connection, run_id: str, file_ids: Sequence[int]) -> set[int]:
     found: set[int] = set()
     for part in batches(file_ids):
@@ -163,6 +116,31 @@ def _pending(connection: Connection, run_id: str, file_ids: Sequence[int]) -> se
         )
         found.update(connection.execute(query).scalars())
     return found
+
+
+def _set_statuses(connection: Connection, run_id: str, new: Sequence[Outcome]) -> None:
+    for part in batches([outcome.file_id for outcome in new if not outcome.failure]):
+        connection.execute(
+            update(run_files)
+            .where(run_files.c.run_id == run_id, run_files.c.file_id.in_(part))
+            .values(status=FileStatus.CLASSIFIED.value)
+        )
+    # A failure stays with the run that met it, also when a later run mends the document.
+    failed: list[dict[str, Any]] = [
+        {
+            "file": outcome.file_id,
+            "status": _status(outcome).value,
+            "error_kind": clean(outcome.failure.kind),
+            "error_message": clean(outcome.failure.message),
+        }
+        for outcome in new
+        if outcome.failure
+    ]
+    if failed:
+        statement = update(run_files).where(
+            run_files.c.run_id == run_id, run_files.c.file_id == bindparam("file")
+        )
+        connection.execute(statement, sorted(failed, key=lambda row: row["file"]))
 
 
 def _status(outcome: Outcome) -> FileStatus:
@@ -182,17 +160,17 @@ def _result_row(run_id: str, spec: RunSpec, outcome: Outcome, at: str) -> dict[s
         "run_id": run_id,
         "classifier": spec.classifier,
         "extraction_key": spec.extraction_key,
-        "category": classification and classification.category,
+        "category": classification and clean(classification.category),
         "score": finite(classification.score) if classification else None,
         "confidence": finite(classification.confidence) if classification else None,
-        "scores": [[name, score] for name, score in scores if finite(score) is not None],
+        "scores": [[clean(name), score] for name, score in scores if finite(score) is not None],
         "needs_review": bool(classification and classification.needs_review),
         "reasoning": clean(classification.reasoning) if classification else None,
-        "error_kind": failure and failure.kind,
+        "error_kind": failure and clean(failure.kind),
         "error_message": clean(failure.message) if failure else None,
         "crashes": outcome.crashes,
-        "extract_seconds": outcome.timings.extract,
-        "classify_seconds": outcome.timings.classify,
+        "extract_seconds": finite(outcome.timings.extract),
+        "classify_seconds": finite(outcome.timings.classify),
         "processed_at": at,
     }
 

@@ -14,6 +14,7 @@ from doc_classify.storage.base import Hashed, Registration, RunSpec, Task
 from doc_classify.storage.rows import (
     batches,
     clean,
+    int64,
     now,
     row_to_extraction,
     upsert,
@@ -47,6 +48,7 @@ def register(
     connection: Connection, run_id: str, spec: RunSpec, seen: Sequence[Hashed]
 ) -> Registration:
     """See :meth:`doc_classify.storage.base.Store.register`."""
+    lock_run(connection, run_id)
     by_uri = {hashed.source.uri: hashed for hashed in seen}
     document_of = _document_ids(connection, list(by_uri.values()))
     file_of = _file_ids(connection, by_uri, document_of)
@@ -55,6 +57,7 @@ def register(
     ids = sorted({document_of[hashed.sha256] for hashed in fresh})
     first_file = _first_files(connection, run_id, ids)
     found = {} if spec.force else _results(connection, spec.fingerprint, ids)
+    failures = _failures(connection, spec.fingerprint, [id_ for id_ in ids if found.get(id_)])
 
     rows: list[dict[str, Any]] = []
     work: list[Hashed] = []
@@ -63,10 +66,14 @@ def register(
     for hashed in fresh:
         document, file = document_of[hashed.sha256], file_of[hashed.source.uri]
         first = first_file.setdefault(document, file)
+        failure = None
         if first != file:
             status = FileStatus.DUPLICATE
         else:
             status = _status(found.get(document, _UNKNOWN))
+            if status is not FileStatus.PENDING:
+                # Kept with the run, which goes on saying so when a later one mends it.
+                failure = failures.get(document)
             already_failed += status is FileStatus.ALREADY_DONE and found[document] is not None
         if status is FileStatus.PENDING:
             work.append(hashed)
@@ -78,8 +85,8 @@ def register(
                 "status": status.value,
                 "document_id": document,
                 "first_file_id": first if first != file else None,
-                "error_kind": None,
-                "error_message": None,
+                "error_kind": failure.kind if failure else None,
+                "error_message": failure.message if failure else None,
             }
         )
     upsert(connection, run_files, rows, key=("run_id", "file_id"), replace=False)
@@ -97,15 +104,16 @@ def register(
 
 def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], skipped: int) -> int:
     """See :meth:`doc_classify.storage.base.Store.reject`."""
+    lock_run(connection, run_id)
     by_uri = {item.uri: item for item in rejected}
     upsert(
         connection,
         files,
-        [{"uri_digest": uri_digest(uri), "uri": uri} for uri in by_uri],
+        [{"uri_digest": uri_digest(uri), "uri": clean(uri)} for uri in by_uri],
         key=("uri_digest",),
         replace=False,
     )
-    file_of = _ids_of_uris(connection, list(by_uri))
+    file_of = {uri: row.id for uri, row in _file_rows(connection, list(by_uri)).items()}
     known = _registered(connection, run_id, list(file_of.values()))
     statuses: Counter[FileStatus] = Counter()
     rows = []
@@ -120,7 +128,7 @@ def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], sk
                 "run_id": run_id,
                 "file_id": file_of[uri],
                 "status": status.value,
-                "error_kind": item.kind,
+                "error_kind": clean(item.kind),
                 "error_message": clean(item.message),
             }
         )
@@ -133,6 +141,14 @@ def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], sk
         **{COUNTER_OF[status]: number for status, number in statuses.items()},
     )
     return len(rows)
+
+
+def lock_run(connection: Connection, run_id: str) -> None:
+    """Wait until no other transaction writes to the run (SQLite has one writer anyhow).
+
+    What a batch means depends on what is stored; two at once would count or do a thing twice.
+    """
+    connection.execute(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
 
 
 def add_to_counters(connection: Connection, run_id: str, **changes: float) -> None:
@@ -164,37 +180,54 @@ def _status(found: str | _Unknown | None) -> FileStatus:
 
 def _document_ids(connection: Connection, seen: Sequence[Hashed]) -> dict[str, int]:
     size_of = {hashed.sha256: hashed.source.size for hashed in seen}
-    rows = [{"sha256": bytes.fromhex(sha), "size": size} for sha, size in size_of.items()]
-    upsert(connection, documents, rows, key=("sha256",), replace=False)
+    found = _ids_of_hashes(connection, list(size_of))
+    new = [sha256 for sha256 in size_of if sha256 not in found]
+    upsert(
+        connection,
+        documents,
+        [{"sha256": bytes.fromhex(sha256), "size": int64(size_of[sha256])} for sha256 in new],
+        key=("sha256",),
+        replace=False,
+    )
+    return found | _ids_of_hashes(connection, new)
+
+
+def _ids_of_hashes(connection: Connection, hashes: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
-    for part in batches([row["sha256"] for row in rows]):
+    for part in batches([bytes.fromhex(sha256) for sha256 in hashes]):
         query = select(documents.c.sha256, documents.c.id).where(documents.c.sha256.in_(part))
-        found.update((bytes(sha).hex(), id_) for sha, id_ in connection.execute(query))
+        found.update((bytes(sha256).hex(), id_) for sha256, id_ in connection.execute(query))
     return found
 
 
 def _file_ids(
     connection: Connection, by_uri: dict[str, Hashed], document_of: dict[str, int]
 ) -> dict[str, int]:
-    rows = [
-        {
-            "uri_digest": uri_digest(uri),
-            "uri": uri,
-            "size": hashed.source.size,
-            "mtime_ns": hashed.source.mtime_ns,
+    stored = _file_rows(connection, list(by_uri))
+    changed: dict[str, dict[str, Any]] = {}
+    for uri, hashed in by_uri.items():
+        values = {
+            "size": int64(hashed.source.size),
+            "mtime_ns": int64(hashed.source.mtime_ns),
             "document_id": document_of[hashed.sha256],
         }
-        for uri, hashed in by_uri.items()
-    ]
-    upsert(connection, files, rows, key=("uri_digest",))
-    return _ids_of_uris(connection, list(by_uri))
+        row = stored.get(uri)
+        # Most files of a repeated run are as they were: nothing to write.
+        if row is None or values != {name: getattr(row, name) for name in values}:
+            changed[uri] = {"uri_digest": uri_digest(uri), "uri": clean(uri)} | values
+    upsert(connection, files, list(changed.values()), key=("uri_digest",))
+    new = [uri for uri in changed if uri not in stored]
+    return {uri: row.id for uri, row in (stored | _file_rows(connection, new)).items()}
 
 
-def _ids_of_uris(connection: Connection, uris: Sequence[str]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for part in batches([uri_digest(uri) for uri in uris]):
-        query = select(files.c.uri, files.c.id).where(files.c.uri_digest.in_(part))
-        found.update((uri, id_) for uri, id_ in connection.execute(query))
+def _file_rows(connection: Connection, uris: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    uri_of = {uri_digest(uri): uri for uri in uris}
+    for part in batches(list(uri_of)):
+        query = select(
+            files.c.uri_digest, files.c.id, files.c.size, files.c.mtime_ns, files.c.document_id
+        ).where(files.c.uri_digest.in_(part))
+        found.update((uri_of[bytes(row.uri_digest)], row) for row in connection.execute(query))
     return found
 
 
@@ -227,6 +260,17 @@ def _results(connection: Connection, fingerprint: str, ids: Sequence[int]) -> di
             results.c.fingerprint == fingerprint, results.c.document_id.in_(part)
         )
         found.update((document, kind) for document, kind in connection.execute(query))
+    return found
+
+
+def _failures(connection: Connection, fingerprint: str, ids: Sequence[int]) -> dict[int, Failure]:
+    found: dict[int, Failure] = {}
+    for part in batches(ids):
+        query = select(results.c.document_id, results.c.error_kind, results.c.error_message).where(
+            results.c.fingerprint == fingerprint, results.c.document_id.in_(part)
+        )
+        for document, kind, message in connection.execute(query):
+            found[document] = Failure(kind, message or "")
     return found
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, or_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from doc_classify.records import Extraction, Page, Problem
@@ -26,8 +26,8 @@ def now() -> str:
 
 
 def uri_digest(uri: str) -> bytes:
-    """The 16 bytes under which a URI is found."""
-    return hashlib.blake2b(uri.encode(), digest_size=16).digest()
+    """The 16 bytes under which a URI is found, whatever characters it has."""
+    return hashlib.blake2b(uri.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def batches(values: Sequence[_T], size: int = LOOKUP) -> Iterator[Sequence[_T]]:
@@ -43,8 +43,11 @@ def upsert(
     *,
     key: Iterable[str],
     replace: bool = True,
+    keep_success: bool = False,
 ) -> None:
     """Insert rows; where one with the same key exists, replace it or leave it as it is.
+
+    ``keep_success``: a row that has an ``error_kind`` does not replace one that has none.
 
     Rows are written in the order of their keys, so that two writers never wait for each other.
     """
@@ -57,7 +60,11 @@ def upsert(
     changed = [name for name in rows[0] if name not in key] if replace else []
     if changed:
         statement = statement.on_conflict_do_update(
-            index_elements=key, set_={name: statement.excluded[name] for name in changed}
+            index_elements=key,
+            set_={name: statement.excluded[name] for name in changed},
+            where=or_(statement.excluded.error_kind.is_(None), table.c.error_kind.is_not(None))
+            if keep_success
+            else None,
         )
     else:
         statement = statement.on_conflict_do_nothing(index_elements=key)
@@ -77,6 +84,29 @@ def clean(text: str | None) -> str | None:
     return text
 
 
+def clean_json(value: Any) -> Any:
+    """A JSON-ready value that both databases take: clean text, no NaN and no infinity."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float):
+        return finite(value)
+    if isinstance(value, dict):
+        return {clean(str(key)): clean_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean_json(item) for item in value]
+    return value
+
+
+def int32(value: int | None) -> int | None:
+    """A count that a document claims, within what the column holds."""
+    return None if value is None else max(-(2**31), min(value, 2**31 - 1))
+
+
+def int64(value: int) -> int:
+    """A size or time, within what the column holds (file systems know times after 2262)."""
+    return max(-(2**63), min(value, 2**63 - 1))
+
+
 def finite(value: float | None) -> float | None:
     """A number, or None where it is none (NaN, infinite)."""
     return value if value is not None and math.isfinite(value) else None
@@ -93,7 +123,7 @@ def extraction_row(extraction: Extraction) -> dict[str, Any]:
     return {
         "media_type": clean(extraction.media_type),
         "engine": clean(extraction.engine),
-        "page_count": extraction.page_count,
+        "page_count": int32(extraction.page_count),
         "pages_read": len(extraction.pages),
         "ocr_pages": extraction.ocr_pages,
         "title": clean(extraction.title),
@@ -103,7 +133,8 @@ def extraction_row(extraction: Extraction) -> dict[str, Any]:
         "language": clean(extraction.language),
         "attachments": [clean(name) for name in extraction.attachments],
         "problems": [
-            [problem.kind, clean(problem.message), problem.page] for problem in extraction.problems
+            [clean(problem.kind), clean(problem.message), problem.page]
+            for problem in extraction.problems
         ],
         "truncated": extraction.truncated,
         "error_kind": None,

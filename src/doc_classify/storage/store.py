@@ -23,10 +23,19 @@ from doc_classify.storage.base import (
     RunSpec,
 )
 from doc_classify.storage.engine import make_engine, prepare_folder, reading, storage_error
-from doc_classify.storage.listing import list_results, list_sources
-from doc_classify.storage.recording import add_breakdowns, read_stats, record, stats_of
+from doc_classify.storage.listing import add_breakdowns, list_results, list_sources
+from doc_classify.storage.recording import read_stats, record, stats_of
 from doc_classify.storage.registering import register, reject
-from doc_classify.storage.rows import batches, clean, now, uri_digest
+from doc_classify.storage.rows import (
+    batches,
+    clean,
+    clean_json,
+    finite,
+    int64,
+    now,
+    upsert,
+    uri_digest,
+)
 from doc_classify.storage.schema import COUNTERS, attempts, documents, files, results, runs
 from doc_classify.storage.upgrade import upgrade
 
@@ -61,30 +70,34 @@ class SqlStore:
         row = {
             "id": run_id,
             "state": "running",
-            "spec": asdict(spec),
+            "spec": clean_json(asdict(spec)),
             "fingerprint": spec.fingerprint,
             "started": at,
             "heartbeat": at,
             **dict.fromkeys(("seconds", "extract_seconds", "classify_seconds"), 0.0),
             **dict.fromkeys(COUNTERS, 0),
         }
-        self._write(lambda connection: connection.execute(insert(runs), [row]))
+        self._write(lambda connection: upsert(connection, runs, [row], key=("id",), replace=False))
         self._specs[run_id] = spec
         return run_id
 
     def known_hashes(self, sources: Sequence[Source]) -> list[str | None]:
         """See :meth:`~doc_classify.storage.base.Store.known_hashes`."""
-        found: dict[tuple[str, int, int], str] = {}
+        found: dict[tuple[bytes, int, int], str] = {}
+        digests = [uri_digest(source.uri) for source in sources]
         with reading(self._engine) as connection:
-            for part in batches([uri_digest(source.uri) for source in sources]):
+            for part in batches(digests):
                 query = (
-                    select(files.c.uri, files.c.size, files.c.mtime_ns, documents.c.sha256)
+                    select(files.c.uri_digest, files.c.size, files.c.mtime_ns, documents.c.sha256)
                     .join(documents, documents.c.id == files.c.document_id)
                     .where(files.c.uri_digest.in_(part))
                 )
-                for uri, size, mtime_ns, sha256 in connection.execute(query):
-                    found[uri, size, mtime_ns] = bytes(sha256).hex()
-        return [found.get((item.uri, item.size, item.mtime_ns)) for item in sources]
+                for digest, size, mtime_ns, sha256 in connection.execute(query):
+                    found[bytes(digest), size, mtime_ns] = bytes(sha256).hex()
+        return [
+            found.get((digest, int64(source.size), int64(source.mtime_ns)))
+            for digest, source in zip(digests, sources, strict=True)
+        ]
 
     def done_hashes(self, fingerprint: str, hashes: Sequence[str]) -> set[str]:
         """See :meth:`~doc_classify.storage.base.Store.done_hashes`."""
@@ -124,7 +137,7 @@ class SqlStore:
             "document_id": document_id,
             "fingerprint": self._spec(run_id).fingerprint,
             "run_id": run_id,
-            "worker": worker,
+            "worker": clean(worker),
             "reason": clean(reason),
             "at": now(),
         }
@@ -143,7 +156,7 @@ class SqlStore:
                 .values(
                     state=state,
                     message=clean(message),
-                    seconds=seconds,
+                    seconds=finite(seconds) or 0.0,
                     heartbeat=now(),
                     finished=now(),
                 )

@@ -30,7 +30,8 @@ def upgrade(engine: Engine) -> None:
     from alembic.script import ScriptDirectory
 
     config = Config()
-    config.set_main_option("script_location", str(resources.files(__package__) / "migrations"))
+    folder = str(resources.files(__package__) / "migrations")
+    config.set_main_option("script_location", folder.replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
@@ -42,8 +43,8 @@ def upgrade(engine: Engine) -> None:
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if revision is not None and revision not in known:
             raise ConfigurationError(
-                f"the database {mask_url(str(engine.url))} was made by a newer version of "
-                f"doc-classify (revision {revision}): update the program"
+                f"the database {mask_url(engine.url.render_as_string())} was made by a newer "
+                f"version of doc-classify (revision {revision}): update the program"
             )
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
