@@ -19,6 +19,7 @@ MAX_ENTRIES = 20_000
 _DIRECTORY_BYTES = 10_000_000
 _CHUNK = 65_536
 _TAIL = 66_000
+_MARKUP = (".xml", ".rels", ".xhtml", ".html", ".htm", ".opf", ".bin")
 
 
 class Archive:
@@ -68,9 +69,19 @@ class Archive:
         """Names of all parts, as the archive writes them."""
         return [info.filename for info in self._zip.filelist]
 
-    def declared_size(self) -> int:
-        """Unpacked bytes of all parts together, as the archive states and may lie."""
-        return sum(info.file_size for info in self._zip.filelist)
+    def check_markup(self) -> None:
+        """Refuse an archive whose markup is stated to unpack to more than the budget.
+
+        Pictures and films do not count: they are not unpacked.
+        """
+        size = sum(
+            info.file_size for info in self._zip.filelist if info.filename.lower().endswith(_MARKUP)
+        )
+        if size > self._budget:
+            raise self._over_budget()
+
+    def _over_budget(self) -> LimitExceededError:
+        return LimitExceededError(f"unpacks to more than {self._budget // 10**6} MB (zip bomb?)")
 
     def chunks(self, name: str) -> Iterator[bytes]:
         """The bytes of a part, piece by piece."""
@@ -87,9 +98,7 @@ class Archive:
                 while chunk := part.read(_CHUNK):
                     self._left -= len(chunk)
                     if self._left < 0:
-                        raise LimitExceededError(
-                            f"unpacks to more than {self._budget // 10**6} MB (zip bomb?)"
-                        )
+                        raise self._over_budget()
                     yield chunk
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError) as error:
             raise DamagedError(f"the part {name} is damaged: {error}") from error

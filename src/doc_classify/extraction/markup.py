@@ -76,21 +76,17 @@ def collect(
     *,
     max_characters: int,
     max_depth: int,
-    doctype: bool = False,
 ) -> Collected:
     """Read XML that arrives in pieces.
 
-    With ``doctype`` a document type definition is tolerated, and libxml2's own limits, which
-    are what stands against its entities, stay in force: 256 levels, ten million characters.
-
     Raises:
-        DoctypeError: there is a document type definition and ``doctype`` does not allow it.
+        DoctypeError: there is a document type definition, which could declare entities.
         LimitExceededError: nested deeper than ``max_depth``, or a limit of the pieces' source.
         EncryptedError: from the pieces' source.
     """
     from lxml import etree
 
-    target = _Target(dialect, max_characters, max_depth, doctype)
+    target = _Target(dialect, max_characters, max_depth)
     receiver: Any = target  # its methods are a subset of the stubs' protocol
     parser = etree.XMLParser(
         target=receiver,
@@ -98,7 +94,7 @@ def collect(
         no_network=True,
         load_dtd=False,
         dtd_validation=False,
-        huge_tree=not doctype,  # long texts are fine; depth is ours to limit
+        huge_tree=True,  # long texts are fine; depth is ours to limit
         remove_comments=True,
         remove_pis=True,
     )
@@ -122,6 +118,7 @@ def parse_tree(data: bytes) -> Any:
 
     Raises:
         DamagedError: not well-formed.
+        LimitExceededError: nested too deeply, or entities that expand without end.
     """
     from lxml import etree
 
@@ -136,16 +133,16 @@ def parse_tree(data: bytes) -> Any:
     try:
         return etree.fromstring(data, parser)
     except (etree.LxmlError, ValueError) as error:
-        raise DamagedError(f"broken XML: {str(error)[:200]}") from error
+        message = str(error)[:200]
+        if "amplification" in message or "Excessive depth" in message:
+            raise LimitExceededError(f"XML beyond safe limits: {message}") from error
+        raise DamagedError(f"broken XML: {message}") from error
 
 
 class _Target:
     """Receives the parser's events."""
 
-    def __init__(
-        self, dialect: Dialect, max_characters: int, max_depth: int, doctype: bool
-    ) -> None:
-        self._doctype = doctype
+    def __init__(self, dialect: Dialect, max_characters: int, max_depth: int) -> None:
         self._dialect = dialect
         self._roles: dict[str, Role] = {}
         self._left = max_characters
@@ -162,8 +159,7 @@ class _Target:
         self._paged = False
 
     def doctype(self, name: str, public: str | None, system: str | None) -> None:
-        if not self._doctype:
-            raise DoctypeError("XML with a document type definition")
+        raise DoctypeError("XML with a document type definition")
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         self._depth += 1

@@ -62,6 +62,7 @@ class ZippedXmlExtractor:
             raise EncryptedError("protected by a password")
         found = Found(options)
         with Archive(document.path, options.max_unpacked_bytes) as archive:
+            archive.check_markup()
             _READERS[document.media_type](archive, found)
             names = tuple(
                 posixpath.basename(name)

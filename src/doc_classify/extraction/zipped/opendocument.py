@@ -36,7 +36,7 @@ _MARGINS = Dialect(
 
 def read_text(archive: Archive, found: Found) -> None:
     """Fill ``found`` with one page: texts have no pages of their own."""
-    _prepare(archive, found)
+    prepare(archive, found)
     texts = [found.collect(archive, "content.xml", _BODY).text]
     if "styles.xml" in archive and found.left:
         texts.append(found.collect(archive, "styles.xml", _MARGINS).text)
@@ -45,13 +45,14 @@ def read_text(archive: Archive, found: Found) -> None:
 
 def read_pages(archive: Archive, found: Found) -> None:
     """Fill ``found`` with the selected slides, or sheets of a drawing."""
-    _prepare(archive, found)
+    prepare(archive, found)
     pages = found.collect(archive, "content.xml", _PAGES).pages
     found.page_count = None if found.truncated else len(pages)
     found.pages += [(index + 1, pages[index]) for index in found.options.pages.indices(len(pages))]
 
 
-def _prepare(archive: Archive, found: Found) -> None:
+def prepare(archive: Archive, found: Found) -> None:
+    """Refuse an encrypted document; read the metadata."""
     manifest = "META-INF/manifest.xml"
     if manifest in archive and b"encryption-data" in archive.read(manifest):
         raise EncryptedError("protected by a password")
