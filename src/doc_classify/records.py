@@ -264,7 +264,7 @@ class RunStats:
     @property
     def processed(self) -> int:
         """Files this run did work for, whatever came of it."""
-        return self.classified + self.failed + self.unsupported
+        return self.classified + self.failed
 
     @property
     def documents_per_second(self) -> float:

@@ -53,7 +53,7 @@ def summary_lines(stats: RunStats) -> list[str]:
     lines = [f"{stats.seen:,} files seen = {' + '.join(parts)}"]
     if stats.skipped:
         lines.append(f"{stats.skipped:,} hidden or temporary files skipped")
-    if stats.already_done and stats.already_done == stats.seen - stats.duplicates:
+    if stats.already_done and not stats.processed and not stats.pending:
         lines.append("Everything was done already; --force does it again.")
     if stats.already_failed:
         lines.append(

@@ -190,7 +190,8 @@ def _formats(_settings: Settings) -> str:
 def _ocr(settings: Settings) -> str:
     from doc_classify.extraction.ocr import check_languages
 
-    return check_languages(settings.ocr_languages)
+    check_languages(settings.ocr_languages)
+    return f"Tesseract with {settings.ocr_languages.replace('+', ', ')}"
 
 
 def _database(settings: Settings) -> str:

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from doc_classify.errors import DocClassifyError
@@ -25,6 +25,7 @@ from doc_classify.pipeline.worker import READY
 _MAX_LINE = 256 * 1024 * 1024
 _START_LIMIT = 120.0
 """Seconds for a worker to start; generous, since a loaded machine imports slowly."""
+_START_TRIES = 5
 _STOP_LIMIT = 2.0
 _STDERR_KEPT = 2_000
 
@@ -85,7 +86,9 @@ class IsolatedWorker:
         self._stderr_task: asyncio.Task[None] | None = None
         self._served = 0
 
-    async def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Reply | Death]]:
+    async def answer(
+        self, requests: Sequence[Request]
+    ) -> AsyncGenerator[tuple[int, Reply | Death]]:
         """Work through the requests in order; yields (index, what came of it).
 
         After a :class:`Death` the iteration ends: the requests behind it were not worked on.
@@ -95,6 +98,7 @@ class IsolatedWorker:
         """
         process = await self._running()
         sending = asyncio.create_task(_send(process, requests))
+        resident = 0
         try:
             for index, request in enumerate(requests):
                 result = await self._receive(process, request)
@@ -102,11 +106,12 @@ class IsolatedWorker:
                 if isinstance(result, Death):
                     return
                 self._served += 1
+                resident = result.resident
         finally:
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
-        if self._served >= self._recycle_after or result.resident > self._recycle_resident:
+        if self._served >= self._recycle_after or resident > self._recycle_resident:
             await self.stop()
 
     async def _receive(
@@ -135,7 +140,16 @@ class IsolatedWorker:
     async def _running(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
-        await self.kill()
+        for left in reversed(range(_START_TRIES)):
+            await self.kill()
+            try:
+                return await self._start()
+            except WorkerStartError:
+                if not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _start(self) -> asyncio.subprocess.Process:
         self._process = process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # the working directory may hold hostile .py files

@@ -1,0 +1,5 @@
+"""``python -m doc_classify``."""
+
+from doc_classify.cli import main
+
+main()
