@@ -1,0 +1,253 @@
+"""E-mail: single messages, mailboxes (a message is a page) and Outlook messages."""
+
+from __future__ import annotations
+
+import mmap
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from email.message import EmailMessage, Message
+from functools import partial
+from typing import Any, ClassVar, TypeVar, cast
+
+from doc_classify.errors import DamagedError, DocClassifyError, LimitExceededError
+from doc_classify.extraction.base import Document
+from doc_classify.extraction.decoding import decode
+from doc_classify.extraction.mail_parts import Mail, as_text, read_attachments
+from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.extraction.web import html_text
+from doc_classify.records import Extraction, Page, Problem
+
+_EML = "message/rfc822"
+_MBOX = "application/mbox"
+_MSG = "application/vnd.ms-outlook"
+_HEADER_LENGTH = 4_000
+_DEPTH = 50
+_SEPARATOR = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d\d:\d\d[^\n]*\n")
+_QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
+T = TypeVar("T")
+
+
+class MailExtractor:
+    """Reads headers, the body and the names of attachments; their text on request."""
+
+    name: ClassVar[str] = "mail"
+    media_types: ClassVar[frozenset[str]] = frozenset({_EML, _MBOX, _MSG})
+    extra: ClassVar[str | None] = None
+
+    def extract(self, document: Document, options: ExtractionOptions) -> Extraction:
+        """Read a message, or the selected messages of a mailbox."""
+        if document.media_type == _MBOX:
+            return self._mailbox(document, options)
+        if len(document.data) > options.max_unpacked_bytes:
+            raise LimitExceededError(f"over {options.max_unpacked_bytes // 10**6} MB")
+        mail = _outlook(document.data) if document.media_type == _MSG else _parse(document.data)
+        problems = list(mail.problems)
+        text = as_text(mail) + read_attachments(mail, options, problems)
+        return Extraction(
+            media_type=document.media_type,
+            pages=(Page(1, text),),
+            engine=self.name,
+            title=mail.headers.get("Subject"),
+            author=mail.headers.get("From"),
+            created=mail.sent.isoformat() if mail.sent else None,
+            attachments=tuple(name for name, _ in mail.attachments),
+            problems=tuple(problems),
+        )
+
+    def _mailbox(self, document: Document, options: ExtractionOptions) -> Extraction:
+        problems: list[Problem] = []
+        pages: list[Page] = []
+        names: list[str] = []
+        left = options.max_characters * 4
+        with (
+            document.path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
+            spans = list(_messages(data))
+            for index in options.pages.indices(len(spans)):
+                if left <= 0:
+                    break
+                start, end = spans[index]
+                try:
+                    mail = _parse(_message_bytes(data, start, end, options))
+                    text = as_text(mail) + read_attachments(mail, options, problems)
+                except DocClassifyError as error:
+                    problems.append(Problem(error.kind, f"message {index + 1}: {error}", index + 1))
+                    continue
+                left -= len(text)
+                names += [name for name, _ in mail.attachments]
+                pages.append(Page(index + 1, text))
+        if problems and not pages:
+            raise DamagedError(problems[0].message)
+        return Extraction(
+            media_type=document.media_type,
+            pages=tuple(pages),
+            engine=self.name,
+            page_count=len(spans),
+            attachments=tuple(names),
+            problems=tuple(problems),
+            truncated=left <= 0,
+        )
+
+
+def _messages(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+    """Where the messages of a mailbox begin and end, the lines between them left out."""
+    start: int | None = None
+    for match in _SEPARATOR.finditer(data):
+        if start is not None:
+            yield start, match.start()
+        start = match.end()
+    if start is not None:
+        yield start, len(data)
+
+
+def _message_bytes(data: mmap.mmap, start: int, end: int, options: ExtractionOptions) -> bytes:
+    if end - start > options.max_unpacked_bytes:
+        raise LimitExceededError(f"over {options.max_unpacked_bytes // 10**6} MB")
+    return _QUOTED_FROM.sub(rb"\1", data[start:end])
+
+
+def _parse(data: bytes) -> Mail:
+    from email import message_from_bytes, policy
+
+    try:
+        message = message_from_bytes(data, policy=policy.default)
+    except RecursionError as error:
+        raise LimitExceededError("a message in a message, too many times over") from error
+    mail = Mail(headers=_headers(message))
+    sent = _header(message, "Date")
+    if sent:
+        mail.sent = _quietly(lambda: _date(sent))
+    _walk(message, mail, 0)
+    return mail
+
+
+def _headers(message: Message) -> dict[str, str]:
+    found = {}
+    for name in ("From", "To", "Cc", "Date", "Subject"):
+        value = _header(message, name)
+        if value:
+            found[name] = value
+    return found
+
+
+def _header(message: Message, name: str) -> str:
+    """A header, decoded; cut first, for decoding takes time that grows with the square."""
+    for key, raw in message.raw_items():
+        if key.lower() == name.lower():
+            return _decoded(name, str(raw)[:_HEADER_LENGTH])
+    return ""
+
+
+def _decoded(name: str, value: str) -> str:
+    from email import policy
+
+    decoded = _quietly(lambda: str(policy.default.header_fetch_parse(name, value)))
+    return " ".join((decoded if decoded is not None else value).split())
+
+
+def _walk(part: EmailMessage, mail: Mail, depth: int) -> None:
+    """Collect bodies and attachments."""
+    if depth > _DEPTH:
+        mail.problems.append(Problem("limit_exceeded", "message parts nested too deeply"))
+        return
+    kind = part.get_content_type()
+    if part.is_multipart() and kind.startswith("multipart/"):
+        parts = [p for p in part.get_payload() if isinstance(p, Message)]  # type: ignore[union-attr]
+        if kind == "multipart/alternative":
+            parts = _preferred(cast(list[EmailMessage], parts))
+        for inner in parts:
+            _walk(cast(EmailMessage, inner), mail, depth + 1)
+        return
+    name = _quietly(part.get_filename)
+    disposition = _quietly(part.get_content_disposition)
+    if kind == _EML:
+        inner_message = part.get_payload(0) if part.is_multipart() else part
+        subject = _header(cast(Message, inner_message), "Subject")
+        mail.attachments.append((name or subject or "message", _message_reader(part)))
+    elif name or disposition == "attachment" or not kind.startswith("text/"):
+        mail.attachments.append((name or f"unnamed ({kind})", lambda: _payload(part)))
+    else:
+        mail.bodies.append(_body(part))
+
+
+def _preferred(parts: list[EmailMessage]) -> list[Message]:
+    """Of parts that say the same: the plain one if it says anything, else the last text."""
+    others: list[Message] = []
+    for part in parts:
+        if part.get_content_type() == "text/plain" and _body(part).strip():
+            return [part]
+        if not part.get_content_type().startswith("text/plain"):
+            others.append(part)
+    return others[-1:]
+
+
+def _body(part: EmailMessage) -> str:
+    data = _payload(part)
+    if part.get_content_type() == "text/html":
+        return html_text(data)
+    return decode(data, _quietly(part.get_content_charset))
+
+
+def _payload(part: Message) -> bytes:
+    payload = _quietly(lambda: part.get_payload(decode=True))
+    return payload if isinstance(payload, bytes) else b""
+
+
+def _message_reader(part: EmailMessage) -> Callable[[], bytes]:
+    def read() -> bytes:
+        inner = part.get_payload(0) if part.is_multipart() else part
+        return cast(Message, inner).as_bytes()
+
+    return read
+
+
+def _date(text: str) -> datetime:
+    from email.utils import parsedate_to_datetime
+
+    return parsedate_to_datetime(text)
+
+
+def _outlook(data: bytes) -> Mail:
+    from oxmsg import Message as OutlookMessage
+
+    message = OutlookMessage.load(data)
+    recipients = _quietly(lambda: [_person(r) for r in message.recipients]) or []
+    sent = _quietly(lambda: message.sent_date)
+    headers = {
+        "From": _decoded("From", (_quietly(lambda: message.sender) or "")[:_HEADER_LENGTH]),
+        "To": ", ".join(filter(None, recipients))[:_HEADER_LENGTH],
+        "Date": sent.isoformat(" ") if sent else "",
+        "Subject": _quietly(lambda: message.subject) or "",
+    }
+    mail = Mail(headers={name: value for name, value in headers.items() if value}, sent=sent)
+    body = _quietly(lambda: message.body)
+    if not (body and body.strip()):
+        html = _quietly(lambda: message.html_body)
+        body = html_text(html.encode()) if html else ""
+    mail.bodies.append(body)
+    for attachment in _quietly(lambda: message.attachments) or ():
+        name = _quietly(partial(getattr, attachment, "file_name"))
+        mail.attachments.append((name or "unnamed", partial(_attached, attachment)))
+    return mail
+
+
+def _attached(attachment: Any) -> bytes:
+    return attachment.file_bytes or b""
+
+
+def _person(recipient: Any) -> str:
+    address = recipient.email_address
+    name = _decoded("To", str(recipient.name or ""))
+    return f"{name} <{address}>" if address and address != name else name
+
+
+def _quietly(read: Callable[[], T]) -> T | None:
+    """What ``read`` gives, None where the message is too broken for it."""
+    try:
+        return read()
+    except (MemoryError, DocClassifyError):
+        raise
+    except Exception:
+        return None
