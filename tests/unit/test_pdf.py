@@ -336,34 +336,32 @@ def test_a_scan_in_strips_within_a_form(extract):
     assert recall(result.text) > 0.95
 
 
-def test_text_drawn_as_outlines_is_read(extract):
-    """Layout programs turn letters into shapes."""
-    from reportlab.graphics.utils import text2Path
-
+def test_text_drawn_as_shapes_is_read(extract):
+    """Layout programs turn letters into outlines."""
     out = io.BytesIO()
     canvas = Canvas(out, pagesize=A4)
+    font = ImageFont.load_default(size=36)
     for number, line in enumerate(SENTENCES):
-        path = text2Path(line, 60, 750 - 24 * number, fontName="Vera", fontSize=12)
-        canvas.drawPath(_canvas_path(canvas, path), stroke=0, fill=1)
+        x = 50.0
+        for letter in line:
+            canvas.drawPath(_shape(canvas, letter, font, x, 760 - 24 * number), fill=1, stroke=0)
+            x += font.getlength(letter) / 3
     canvas.save()
     result = extract(out.getvalue())
     assert result.pages[0].ocr
     assert recall(result.text) > 0.9
 
 
-def _canvas_path(canvas, path):
-    made = canvas.beginPath()
-    points = iter(path.points)
-    for operator in path.operators:
-        if operator == 0:
-            made.moveTo(next(points), next(points))
-        elif operator == 1:
-            made.lineTo(next(points), next(points))
-        elif operator == 2:
-            made.curveTo(*(next(points) for _ in range(6)))
-        else:
-            made.close()
-    return made
+def _shape(canvas, letter, font, x, y):
+    """The letter as a path, of one rectangle per pixel."""
+    path = canvas.beginPath()
+    mask = Image.new("1", (48, 48))
+    ImageDraw.Draw(mask).text((0, 0), letter, font=font, fill=1)
+    for row in range(mask.height):
+        for column in range(mask.width):
+            if mask.getpixel((column, row)):
+                path.rect(x + column / 3, y - row / 3, 0.34, 0.34)
+    return path
 
 
 def test_a_font_without_unicode_values_is_read_by_ocr(extract):

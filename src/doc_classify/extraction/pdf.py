@@ -6,7 +6,6 @@ PDFium is not thread-safe: a process reads one document at a time.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import logging
 import math
 import re
@@ -22,20 +21,19 @@ from doc_classify.errors import (
     EmptyDocumentError,
     EncryptedError,
     ExtractionError,
+    LimitExceededError,
     NoTextError,
     SourceUnreadableError,
 )
 from doc_classify.extraction.base import Document
 from doc_classify.extraction.ocr import ILLEGIBLE, Reading
 from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.extraction.pdf_survey import Survey
 from doc_classify.records import Extraction, Page, Problem
 
 POINTS_PER_INCH = 72
 _SCANNED_BELOW = 50
 """Visible characters under which a page that images cover is taken for a scan."""
-_SCANNED_COVER = 0.5
-_MAX_OBJECTS = 5_000
-"""Objects of a page that are looked at for images."""
 _MAX_ATTACHMENTS = 1_000
 _MAX_BAD_PAGES = 1_000
 """Pages that may fail before the rest of the file is given up."""
@@ -205,14 +203,21 @@ def _read_page(
             unmapped = _is_unmapped(textpage, text)
         text = clean(text)
         number = index + 1
-        if not unmapped and not _is_scanned(page, text):
+        if not unmapped and not _has_little_text(text):
+            return Page(number, text)
+        survey = Survey(page)
+        if not unmapped and not survey.is_picture:
             return Page(number, text)
         if not options.ocr:
             reason = "its characters have no meaning" if unmapped else "it is a scan"
             message = f"the page needs OCR, which is switched off: {reason}"
             problems.append(Problem(NoTextError.kind, message, number))
             return Page(number, "" if unmapped else text)
-        reading = _recognise(page, options)
+        try:
+            reading = _recognise(page, survey, options)
+        except ExtractionError as error:
+            problems.append(Problem(error.kind, str(error), number))
+            return Page(number, text)
     if not reading.legible:
         problems.append(Problem(NoTextError.kind, ILLEGIBLE, number))
     if unmapped or len(reading.text) >= len(text.strip()):
@@ -258,41 +263,20 @@ def _is_unmapped(textpage: Any, text: str) -> bool:
     return bool(2 * failed > len(sample))
 
 
-def _is_scanned(page: Any, text: str) -> bool:
-    if len(text) >= 20 * _SCANNED_BELOW or len(_VISIBLE.findall(text)) >= _SCANNED_BELOW:
-        return False
-    return _image_cover(page) >= _SCANNED_COVER
+def _has_little_text(text: str) -> bool:
+    return len(text) < 20 * _SCANNED_BELOW and len(_VISIBLE.findall(text)) < _SCANNED_BELOW
 
 
-def _image_cover(page: Any) -> float:
-    """Share of the page that images cover; those that overlap are counted twice."""
-    import pypdfium2
-    import pypdfium2.raw as raw
-
-    left, bottom, right, top = page.get_bbox()
-    area = (right - left) * (top - bottom)
-    if not area > 0:
-        return 0.0
-    covered = 0.0
-    images = page.get_objects(max_depth=4)
-    for item in itertools.islice(images, _MAX_OBJECTS):
-        if item.type != raw.FPDF_PAGEOBJ_IMAGE:
-            continue
-        try:
-            x0, y0, x1, y1 = item.get_bounds()
-        except pypdfium2.PdfiumError:
-            continue
-        width = min(x1, right) - max(x0, left)
-        height = min(y1, top) - max(y0, bottom)
-        if width > 0 and height > 0:
-            covered += width * height
-    return float(covered / area)
-
-
-def _recognise(page: Any, options: ExtractionOptions) -> Reading:
+def _recognise(page: Any, survey: Survey, options: ExtractionOptions) -> Reading:
     """The text of the rendered page, read by OCR."""
     from doc_classify.extraction import ocr
 
+    image_width, image_height = survey.largest_image
+    if image_width * image_height > options.max_image_pixels:
+        raise LimitExceededError(
+            f"the page was not read by OCR: its image has {image_width} x {image_height} pixels, "
+            f"more than the {options.max_image_pixels:,} allowed"
+        )
     width, height = page.get_width(), page.get_height()
     scale = min(
         options.ocr_dpi / POINTS_PER_INCH,
