@@ -13,6 +13,8 @@ from doc_classify.records import RunStats
 
 _PROJECTED = 500_000
 """Documents that the time is projected to."""
+_ENOUGH = 20
+"""Documents below which a projection would say nothing."""
 
 
 def print_summary(
@@ -72,7 +74,7 @@ def summary_lines(stats: RunStats) -> list[str]:
             f"{stats.ocr_pages:,} of them by OCR)"
         )
         seconds = stats.seconds_for(_PROJECTED)
-        if seconds:
+        if seconds and stats.processed >= _ENOUGH:
             lines.append(f"{_PROJECTED:,} documents like these: about {duration(seconds)}")
     return lines
 

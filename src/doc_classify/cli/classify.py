@@ -73,6 +73,7 @@ def classify_parallel(
 ) -> int:
     """Classify every document of a folder with all CPU cores."""
     from doc_classify.cli.progress import ProgressReport
+    from doc_classify.export.formats import Format, writer_for
     from doc_classify.runners.parallel import ParallelDocumentProcessor
     from doc_classify.storage import mask_url
 
@@ -89,6 +90,9 @@ def classify_parallel(
         found = preview(path, settings, include_reasoning=include_reasoning, force=force)
         click.echo(json.dumps(asdict(found)) if as_json else "\n".join(found.lines()))
         return 0
+    if do_export:
+        # A missing package is better known before the run than after it.
+        writer_for(Format(export_format), {})
     database = mask_url(settings.database_url) if use_database else "not kept in a database"
     click.echo(
         f"Classifying {click.format_filename(path)} with {settings.worker_count} workers, "

@@ -16,7 +16,7 @@ from doc_classify.discovery import of_paths, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.run import Entry, Run
-from doc_classify.records import RunStats
+from doc_classify.records import RunStats, uri_to_path
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage import open_store, temporary_store
 from doc_classify.storage.base import ResultFilter, Store
@@ -132,7 +132,9 @@ class ParallelDocumentProcessor:
             raise ConfigurationError(f"there is no run {run_id!r}")
         plan = Plan.repeat(info.spec, self._settings)
         source = f"retry of {info.run_id} ({info.spec.source})"
-        return self._process(self.store.task_files(info.run_id, only), source, plan)
+        # Looked at anew: they may have changed, or be gone, since that run.
+        paths = (uri_to_path(found.uri) for found in self.store.task_files(info.run_id, only))
+        return self._process(of_paths(paths), source, plan)
 
     def _plan(self, include_reasoning: bool, force: bool) -> Plan:
         return Plan.make(
