@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pypdfium2
 import pytest
+import reportlab
 from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib.pagesizes import A4
 from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.lib.utils import ImageReader
+from reportlab.pdfbase.ttfonts import TTFontFile
 from reportlab.pdfgen.canvas import Canvas
 
 from doc_classify.errors import (
@@ -410,6 +412,38 @@ def test_a_font_without_unicode_values_is_read_by_ocr(extract):
     result = extract(data)
     assert result.pages[0].ocr
     assert recall(result.text) > 0.8
+
+
+def test_glyph_numbers_that_look_like_letters_are_read_by_ocr(extract):
+    """Subsets of fonts without a map: "This" comes out as "7KLV"."""
+    path = Path(reportlab.__file__).parent / "fonts" / "Vera.ttf"
+    font = TTFontFile(str(path))
+    glyphs = {letter: font.charToGlyph[ord(letter)] for letter in set("".join(SENTENCES))}
+    widths = b" ".join(b"%d[%d]" % (glyphs[c], round(font.charWidths[ord(c)])) for c in glyphs)
+    shown = b"BT /F 11 Tf 24 TL 60 780 Td\n"
+    for line in SENTENCES:
+        shown += b"<" + b"".join(b"%04X" % glyphs[letter] for letter in line) + b"> Tj T*\n"
+    data = raw_pdf(
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Contents 4 0 R"
+        b"/Resources<</Font<</F 5 0 R>>>>>>",
+        stream(shown + b"ET"),
+        b"<</Type/Font/Subtype/Type0/BaseFont/AAAAAA+Vera/Encoding/Identity-H"
+        b"/DescendantFonts[6 0 R]>>",
+        b"<</Type/Font/Subtype/CIDFontType2/BaseFont/AAAAAA+Vera/CIDToGIDMap/Identity"
+        b"/CIDSystemInfo<</Registry(Adobe)/Ordering(Identity)/Supplement 0>>"
+        b"/FontDescriptor 7 0 R/W[%s]>>" % widths,
+        b"<</Type/FontDescriptor/FontName/AAAAAA+Vera/Flags 4/FontBBox[-200 -300 1300 1000]"
+        b"/ItalicAngle 0/Ascent 928/Descent -236/CapHeight 730/StemV 80/FontFile2 8 0 R>>",
+        stream(path.read_bytes()),
+    )
+    result = extract(data)
+    assert result.pages[0].ocr
+    assert recall(result.text) > 0.95
+    unread = extract(data, NO_OCR)
+    assert unread.text == ""
+    assert unread.problems
 
 
 def test_a_huge_page_is_rendered_within_bounds(extract):

@@ -250,14 +250,15 @@ def _flatten(page: Any) -> bool:
 
 def _is_unmapped(textpage: Any, text: str) -> bool:
     """Whether most characters are glyph numbers that the file maps to no letter."""
-    visible = len(_VISIBLE.findall(text)) if len(text) < 4 * _SCANNED_BELOW else len(text)
-    if not visible:
-        return False
-    if 2 * len(_UNMAPPED.findall(text)) > visible:
-        return True
     import pypdfium2.raw as raw
 
     count = textpage.count_chars()
+    visible = len(_VISIBLE.findall(text)) if len(text) < 4 * _SCANNED_BELOW else len(text)
+    if not count:
+        return False
+    if visible and 2 * len(_UNMAPPED.findall(text)) > visible:
+        return True
+    # PDFium gives the number itself as the letter, which reads like a simple cipher.
     sample = range(0, count, max(1, count // _SAMPLED_CHARACTERS))
     failed = sum(raw.FPDFText_HasUnicodeMapError(textpage, index) == 1 for index in sample)
     return bool(2 * failed > len(sample))
