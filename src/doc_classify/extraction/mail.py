@@ -154,7 +154,7 @@ def _walk(part: EmailMessage, mail: Mail, depth: int) -> None:
         return
     kind = part.get_content_type()
     if part.is_multipart() and kind.startswith("multipart/"):
-        parts = [p for p in part.get_payload() if isinstance(p, Message)]  # type: ignore[union-attr]
+        parts = [p for p in part.get_payload() if isinstance(p, Message)]
         if kind == "multipart/alternative":
             parts = _preferred(cast(list[EmailMessage], parts))
         for inner in parts:
