@@ -122,6 +122,14 @@ def test_pages_of_tiff(read):
     assert "number 6" in found.pages[2].text
 
 
+def test_a_fax_has_fewer_lines_than_dots(read):
+    lines = [f"Line {number} of the fax that was sent to the warehouse" for number in range(20)]
+    full = picture(*lines, size=(1728, 1500))
+    flat = full.resize((1728, 1500 * 98 // 204)).point(lambda value: 255 * (value > 128), mode="1")
+    text = read(encode(flat, "tiff", compression="group4", dpi=(204, 98)), "tiff").text
+    assert sum(line in text for line in lines) >= 18
+
+
 def test_a_bad_page_costs_itself(read):
     first, *others = pages(3)
     data = bytearray(encode(first, "tiff", save_all=True, append_images=others))

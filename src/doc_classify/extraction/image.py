@@ -37,6 +37,9 @@ _PAGED = "TIFF"
 """The one format whose frames are pages; those of the others are moments or variants."""
 _PLAUSIBLE_DPI = range(150, 2401)
 """What scanners write; the 72 and 96 of other programs say nothing about the picture."""
+_LEAST_DPI = 45
+_FLATTENED = (1.3, 4.5)
+"""Dots to lines of a fax: 204 to 98, in the early days 204 to 49."""
 _PAGE_INCHES = 11.7
 """The long side of an A4 page, taken for images that do not say how large they are."""
 _MAX_BAD_PAGES = 100
@@ -164,7 +167,8 @@ def _load(image: Image.Image, index: int, options: ExtractionOptions) -> tuple[I
             image.draft("L", image.size)  # skip the colours while decoding
         dpi = _stated_dpi(image)
         image.load()
-        upright = ImageOps.exif_transpose(_grey(image)) if index == 0 else _grey(image)
+        grey = _squared(_grey(image), *_resolution(image))
+        upright = ImageOps.exif_transpose(grey) if index == 0 else grey
         return _resize(upright, dpi, options)
     except (DocClassifyError, MemoryError):
         raise
@@ -187,11 +191,29 @@ def _damaged(error: Exception) -> DamagedError:
 
 def _stated_dpi(image: Image.Image) -> int | None:
     """The resolution that the file states, where it can be believed."""
-    try:
-        dpi = round(float(max(image.info["dpi"])))
-    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
-        return None
+    dpi = round(max(_resolution(image)))
     return dpi if dpi in _PLAUSIBLE_DPI else None
+
+
+def _resolution(image: Image.Image) -> tuple[float, float]:
+    """Dots per inch across and down as the file states them, zeros where it does not."""
+    try:
+        across, down = (float(dots) for dots in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return 0.0, 0.0
+    return (across, down) if math.isfinite(across + down) else (0.0, 0.0)
+
+
+def _squared(image: Image.Image, across: float, down: float) -> Image.Image:
+    """Give a fax its height back: its lines are two or four times as far apart as its dots."""
+    from doc_classify.extraction import ocr
+
+    if not (down >= _LEAST_DPI and _FLATTENED[0] <= across / down <= _FLATTENED[1]):
+        return image
+    width, height = image.width, round(image.height * across / down)
+    if width * height > ocr.MAX_PIXELS:
+        width, height = max(1, round(image.width * down / across)), image.height
+    return image.resize((width, height))
 
 
 def _grey(image: Image.Image) -> Image.Image:
