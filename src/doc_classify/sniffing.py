@@ -224,9 +224,9 @@ def _share_of_controls(head: bytes) -> float:
 
 
 _PROLOGUE = re.compile(r"\s*(?:<\?[^>]{0,2000}\?>\s*|<!--.{0,8000}?-->\s*)*", re.DOTALL)
-_HTML = re.compile(
-    r"<(?:!doctype\s+html|(?:html|head|body|title|meta|script|style|table|div|h1|p|br|a)[\s>/])",
-    re.IGNORECASE,
+_HTML = re.compile(r"<(?:!doctype\s+html|html[\s>/])", re.IGNORECASE)
+_HTML_FRAGMENT = re.compile(
+    r"<(?:head|body|title|meta|script|style|table|div|h1|p|br)[\s>/]", re.IGNORECASE
 )
 _MBOX = re.compile(r"From \S+ .*\d\d:\d\d.*\r?\n[\w-]+:")
 _FIELD = re.compile(r"([!-9;-~]{1,70}):(?:[ \t]|\r?$)")
@@ -278,6 +278,8 @@ def _kind_of_markup(text: str, suffix: str) -> str | None:
     body = text[prologue.end() if prologue else 0 :][:2000]
     if _HTML.match(body):
         return "application/xhtml+xml" if declared else "text/html"
+    if not declared and suffix != ".xml" and _HTML_FRAGMENT.match(body):
+        return "text/html"
     if declared or re.match(r"<!DOCTYPE\s+\w", body) or suffix in (".xml", ".svg", ".rss"):
         return "application/xml"
     return None

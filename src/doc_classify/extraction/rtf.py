@@ -11,7 +11,7 @@ from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.records import Extraction, Page
 
 _MOST_BYTES = 50_000_000
-_MOST_CODE = 5_000_000
+_CODE_PER_CHARACTER = 8
 # Pictures and embedded objects: hexadecimal digits without end, none of them text.
 _BULK = re.compile(rb"[0-9A-Fa-f\s]{400,}+")
 _BINARY = re.compile(rb"\\bin(\d{1,9}) ?")
@@ -42,8 +42,9 @@ class RtfExtractor:
         if b"\\" not in data[1:]:
             raise DamagedError("not a readable rich text document")
         code = _BULK.sub(b" ", _without_binary(data)).decode("cp1252", "replace")
-        truncated = len(code) > _MOST_CODE
-        code = code[:_MOST_CODE]
+        most = 100_000 + options.max_characters * _CODE_PER_CHARACTER
+        truncated = len(code) > most
+        code = code[:most]
         dates = {match[1]: _iso(match) for match in _DATE.finditer(code[:100_000])}
         info = {match[1]: match[2] for match in _INFO.finditer(code[:100_000])}
         return Extraction(
