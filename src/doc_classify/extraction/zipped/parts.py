@@ -70,8 +70,10 @@ class Found:
         for element in tree.iter("{*}*"):
             local = element.tag.rpartition("}")[2]
             key = _METADATA.get(local)
-            if local == "date" and "opendocument" in element.getparent().tag:
-                key = "modified"
+            if local == "date":  # of the last change in OpenDocument, of publication in EPUB
+                parent = element.getparent()
+                office = parent is not None and "opendocument" in parent.tag
+                key = "modified" if office else "created"
             if key and element.text and (key not in self.metadata or local == "initial-creator"):
                 self.metadata[key] = element.text
 
