@@ -240,6 +240,31 @@ def test_form_values_are_read(extract):
     assert "none at all" in second.text
 
 
+def test_forms_that_only_one_reader_can_draw(extract):
+    template = (
+        b'<template xmlns="http://www.xfa.org/schema/xfa-template/3.0/"><subform><field name="f1">'
+        b"<caption><value><text>Name of the applicant</text></value></caption></field>"
+        b"<script>if (x) y()</script></subform></template>"
+    )
+    datasets = (
+        b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]>'
+        b'<xfa:datasets xmlns:xfa="http://www.xfa.org/schema/xfa-data/1.0/"><xfa:data>'
+        b"<name>Erika Mustermann</name><e>&e;</e></xfa:data></xfa:datasets>"
+    )
+    data = raw_pdf(
+        b"<</Type/Catalog/Pages 2 0 R/NeedsRendering true"
+        b"/AcroForm<</Fields[]/XFA[(template)6 0 R(datasets)7 0 R]>>>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 600 800]/Contents 4 0 R"
+        b"/Resources<</Font<</F 5 0 R>>>>>>",
+        stream(b"BT /F 12 Tf 50 700 Td (Please wait...) Tj ET"),
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        stream(template),
+        stream(datasets),
+    )
+    assert extract(data).text == "Name of the applicant\nErika Mustermann\nPlease wait..."
+
+
 # --- passwords --------------------------------------------------------------------------------
 
 
@@ -289,6 +314,13 @@ def test_a_scan_is_reported_where_ocr_is_off(extract):
 def test_a_stamp_on_a_scan_does_not_hide_the_scan(extract):
     data = image_pdf(scan(), draw=lambda canvas: canvas.drawString(300, 800, "RECEIVED 12 MAY"))
     result = extract(data)
+    assert result.pages[0].ocr
+    assert recall(result.text) > 0.95
+
+
+def test_a_line_of_a_court_on_a_scan_does_not_hide_the_scan(extract):
+    header = "FILED: COUNTY CLERK 05/12/2020 INDEX NO. 650123/2020 DOC. NO. 12 RECEIVED 05/12/2020"
+    result = extract(image_pdf(scan(), draw=lambda canvas: canvas.drawString(20, 820, header)))
     assert result.pages[0].ocr
     assert recall(result.text) > 0.95
 

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,11 +30,15 @@ from doc_classify.extraction.base import Document
 from doc_classify.extraction.ocr import ILLEGIBLE, Reading
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.extraction.pdf_survey import Survey
+from doc_classify.extraction.pdf_xfa import form_text
 from doc_classify.records import Extraction, Page, Problem
 
 POINTS_PER_INCH = 72
 _SCANNED_BELOW = 50
 """Visible characters under which a page that images cover is taken for a scan."""
+_STAMPED_BELOW = 120
+_STAMPED_COVER = 0.9
+"""Courts, fax machines and scanning programs put a line of text on what is all image."""
 _MAX_ATTACHMENTS = 1_000
 _MAX_BAD_PAGES = 1_000
 """Pages that may fail before the rest of the file is given up."""
@@ -79,6 +84,8 @@ class PdfExtractor:
             if not pages:
                 reason = problems[-1].message if problems else "the file has none"
                 raise DamagedError(f"no page can be read: {reason}")
+            if form := form_text(pdf):
+                pages[0] = replace(pages[0], text=f"{form}\n{pages[0].text}")
             return Extraction(
                 media_type=document.media_type,
                 pages=tuple(pages),
@@ -203,10 +210,11 @@ def _read_page(
             unmapped = _is_unmapped(textpage, text)
         text = clean(text)
         number = index + 1
-        if not unmapped and not _has_little_text(text):
+        visible = _count_visible(text)
+        if not unmapped and visible >= _STAMPED_BELOW:
             return Page(number, text)
         survey = Survey(page)
-        if not unmapped and not survey.is_picture:
+        if not unmapped and not _is_scanned(visible, survey):
             return Page(number, text)
         if not options.ocr:
             reason = "its characters have no meaning" if unmapped else "it is a scan"
@@ -253,9 +261,9 @@ def _is_unmapped(textpage: Any, text: str) -> bool:
     import pypdfium2.raw as raw
 
     count = textpage.count_chars()
-    visible = len(_VISIBLE.findall(text)) if len(text) < 4 * _SCANNED_BELOW else len(text)
     if not count:
         return False
+    visible = _count_visible(text)
     if visible and 2 * len(_UNMAPPED.findall(text)) > visible:
         return True
     # PDFium gives the number itself as the letter, which reads like a simple cipher.
@@ -264,8 +272,15 @@ def _is_unmapped(textpage: Any, text: str) -> bool:
     return bool(2 * failed > len(sample))
 
 
-def _has_little_text(text: str) -> bool:
-    return len(text) < 20 * _SCANNED_BELOW and len(_VISIBLE.findall(text)) < _SCANNED_BELOW
+def _count_visible(text: str) -> int:
+    """Number of visible characters, where it is small; otherwise some large number."""
+    return len(text) if len(text) > 2_000 else len(_VISIBLE.findall(text))
+
+
+def _is_scanned(visible: int, survey: Survey) -> bool:
+    if visible < _SCANNED_BELOW:
+        return survey.is_picture
+    return survey.cover >= _STAMPED_COVER
 
 
 def _recognise(page: Any, survey: Survey, options: ExtractionOptions) -> Reading:
