@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +35,10 @@ SHARED_VARIABLES = {
     "celery_broker_url": "CELERY_BROKER_URL",
 }
 """Fields whose environment variable has no prefix."""
+
+
+_MAY_BE_UNSET = ("workers", "categories", "taxonomy")
+"""Fields without a default: where a file has them as "", they are not given."""
 
 
 class Settings(BaseSettings):
@@ -93,7 +98,7 @@ class Settings(BaseSettings):
 
     config_file: ClassVar[str] = CONFIG_FILE
 
-    @field_validator("workers", "categories", "taxonomy", mode="before")
+    @field_validator(*_MAY_BE_UNSET, mode="before")
     @classmethod
     def _blank_is_unset(cls, value: object) -> object:
         # Compose files and CI systems pass an empty variable where none is meant.
@@ -127,6 +132,17 @@ class Settings(BaseSettings):
         if self.taxonomy:
             return Taxonomy.from_file(self.taxonomy)
         return DEFAULT_TAXONOMY
+
+    def changed(self, **changes: Any) -> Settings:
+        """A copy with other values.
+
+        Raises:
+            ConfigurationError: a value cannot be used.
+        """
+        try:
+            return Settings(**(self.model_dump() | changes))
+        except ValidationError as error:
+            raise ConfigurationError(_explain(error, lambda _field: "option")) from None
 
     @property
     def worker_count(self) -> int:
@@ -172,10 +188,10 @@ def load_settings_with_origins(
     origins: dict[str, Origin] = dict.fromkeys(Settings.model_fields, "default")
     for origin, values in layers:
         # Two ways to name the categories: the stronger source wins, not the more specific one.
-        if "categories" in values:
-            merged.pop("taxonomy", None)
-        elif "taxonomy" in values:
-            merged.pop("categories", None)
+        for given, other in (("categories", "taxonomy"), ("taxonomy", "categories")):
+            if given in values and other not in values:
+                merged.pop(other, None)
+                origins[other] = "default"
         merged |= values
         origins |= dict.fromkeys(values, origin)
     if origins["categories"] == origins["taxonomy"] != "default" and {
@@ -188,30 +204,39 @@ def load_settings_with_origins(
     try:
         return Settings(**merged), origins
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            field = str(problem["loc"][0]) if problem["loc"] else "settings"
-            where = {
-                "file": str(path),
-                "environment": environment_variable(field),
-            }.get(origins.get(field, "default"), "option")
-            reason = (
-                "there is no such setting"
-                if problem["type"] == "extra_forbidden"
-                else f"{problem['msg'].lower()}, got {problem['input']!r}"
-            )
-            lines.append(f"{field} ({where}): {reason}")
-        raise ConfigurationError("; ".join(lines)) from None
+
+        def place(field: str) -> str:
+            named = {"file": str(path), "environment": environment_variable(field)}
+            return named.get(origins.get(field, "default"), "option")
+
+        raise ConfigurationError(_explain(error, place)) from None
+
+
+def _explain(error: ValidationError, place: Callable[[str], str]) -> str:
+    """One line that names every setting at fault and the place where its value stands."""
+    lines = []
+    for problem in error.errors():
+        field = str(problem["loc"][0]) if problem["loc"] else "settings"
+        reason = (
+            "there is no such setting"
+            if problem["type"] == "extra_forbidden"
+            else f"{problem['msg'].lower()}, got {problem['input']!r}"
+        )
+        lines.append(f"{field} ({place(field)}): {reason}")
+    return "; ".join(lines)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return tomllib.load(file)
+            values = tomllib.load(file)
     except FileNotFoundError:
         return {}
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8 is a ValueError as well
         raise ConfigurationError(f"cannot read {path}: {error}") from error
+    return {
+        name: value for name, value in values.items() if not (name in _MAY_BE_UNSET and value == "")
+    }
 
 
 def _read_environment() -> dict[str, Any]:

@@ -121,12 +121,12 @@ class Taxonomy:
         """
         path = Path(path)
         try:
-            raw = path.read_text("utf-8")
+            raw = path.read_text("utf-8-sig")  # editors of Windows put a mark in front
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(f"cannot read the taxonomy {path}: {error}") from error
         try:
             data = json.loads(raw) if path.suffix.lower() == ".json" else tomllib.loads(raw)
-        except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"the taxonomy {path} is not valid: {error}") from error
         return cls.from_dict(data, str(path))
 

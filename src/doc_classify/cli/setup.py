@@ -110,7 +110,7 @@ def config(as_json: bool, verbose: bool) -> int:
 def _shown(name: str, value: Any) -> Any:
     from doc_classify.storage import mask_url
 
-    if name in _SECRET_URLS:
+    if name in _SECRET_URLS or (name == "ollama_host" and "@" in value):
         return mask_url(str(value))
     return str(value) if isinstance(value, Path) else value
 

@@ -55,7 +55,7 @@ class ParallelDocumentProcessor:
         base = settings or load_settings()
         given = {"workers": num_workers, "chunk_size": chunk_size}
         changes = {name: value for name, value in given.items() if value is not None}
-        self._settings = Settings(**(base.model_dump() | changes)) if changes else base
+        self._settings = base.changed(**changes) if changes else base
         if categories is None or isinstance(categories, Taxonomy):
             self._taxonomy = categories
         else:
