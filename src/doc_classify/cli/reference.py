@@ -14,12 +14,12 @@ _WIDTH = 96
 
 def reference() -> str:
     """The whole reference as Markdown."""
+    root = click.Context(cli, info_name="doc-classify", **cli.context_settings)
     parts = [
         "# Commands",
         "Written by `make docs` from the command line itself.",
-        _section("doc-classify", cli, click.Context(cli, info_name="doc-classify")),
+        _section("doc-classify", cli, root),
     ]
-    root = click.Context(cli, info_name="doc-classify")
     for name in cli.list_commands(root):
         command = cli.get_command(root, name)
         if command is None:
