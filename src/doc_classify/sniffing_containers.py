@@ -64,9 +64,9 @@ class _Entry:
 
 def sniff_zip(file: BinaryIO, head: bytes) -> str:
     """The media type of a file that begins as a ZIP archive."""
-    entries = {entry.name: entry for entry in _central(file)}
-    if not entries:  # truncated: the first parts still tell
-        entries = {entry.name: entry for entry in _local(head)}
+    # The first parts tell of a truncated archive, and of one whose directory is too long.
+    entries = {entry.name: entry for entry in _local(head)}
+    entries.update((entry.name, entry) for entry in _central(file))
     declared = _part(file, entries.get("mimetype")).decode("latin-1").strip()
     if _OPENDOCUMENT.fullmatch(declared):
         return declared
