@@ -78,6 +78,7 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
         pool_size=_POOL_SIZE,
         max_overflow=1,
         pool_pre_ping=True,
+        hide_parameters=True,
         # PgBouncer in transaction mode cannot keep prepared statements.
         connect_args={
             "prepare_threshold": None,
@@ -98,7 +99,7 @@ def _check_options(url: URL) -> None:
 
 
 def _sqlite_engine(url: URL, *, durable: bool) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _BUSY_TIMEOUT})
+    engine = create_engine(url, hide_parameters=True, connect_args={"timeout": _BUSY_TIMEOUT})
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
