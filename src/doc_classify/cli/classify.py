@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -167,6 +168,15 @@ def stats_to_dict(stats: RunStats) -> dict[str, Any]:
     }
 
 
+def program() -> str:
+    """The command as this user can type it: with its path where the shell would not find it."""
+    called = Path(sys.argv[0])
+    if shutil.which(called.name):
+        return called.name
+    here = Path.cwd()
+    return str(called.relative_to(here) if called.is_relative_to(here) else called)
+
+
 def _failed_examples(processor: Any, stats: RunStats) -> Sequence[tuple[str, str, str]]:
     from doc_classify.records import FileStatus, display_name
     from doc_classify.storage.base import ResultFilter
@@ -188,9 +198,10 @@ def _advice(stats: RunStats, interrupted: bool, *, kept: bool) -> str:
         )
     if not kept:
         return "Next: --use-database keeps the results, so that a later run takes only new files."
+    command = program()
     if stats.failed:
-        return "Next: 'doc-classify results --failed' lists the failures with their reasons."
-    return "Next: 'doc-classify results' lists every file with its category."
+        return f"Next: '{command} results --failed' lists the failures with their reasons."
+    return f"Next: '{command} results' lists every file with its category."
 
 
 @click.command("classify")
