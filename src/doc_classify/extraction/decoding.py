@@ -9,6 +9,9 @@ from doc_classify.sniffing import bom_encoding
 
 _SAMPLE = 65_536
 _HIGH_BYTE = re.compile(rb"[\x80-\xff]")
+_WESTERN = ("Windows-1252", "ISO-8859-1", "iso8859-15")
+_FEW = 100
+_NEARLY = 0.85
 _REFUSED = frozenset(
     ["idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7", "mbcs"]
 )
@@ -62,5 +65,19 @@ def _detect(data: bytes) -> str | None:
     # Detection has nothing to go by in plain ASCII: begin shortly before the first high byte.
     first = _HIGH_BYTE.search(data)
     start = max(0, first.start() - 1024) if first else 0
-    found = chardet.detect(data[start : start + _SAMPLE]).get("encoding")
-    return found if found and is_text_encoding(found) else None
+    found = chardet.detect_all(data[start : start + _SAMPLE])
+    scores: dict[str, float] = {}
+    for guess in found:
+        encoding = guess["encoding"]
+        if encoding and is_text_encoding(encoding):
+            scores.setdefault(encoding, float(guess["confidence"]))
+    if not scores:
+        return None
+    best = max(scores, key=lambda encoding: scores[encoding])
+    # A few accents fit many encodings nearly as well: then the most common one is meant.
+    western = max(scores.get(encoding, 0.0) for encoding in _WESTERN)
+    if len(_HIGH_BYTE.findall(data[start : start + _SAMPLE])) < _FEW and (
+        western >= _NEARLY * scores[best]
+    ):
+        return "cp1252"
+    return best

@@ -51,7 +51,7 @@ class UsedRange:
             )
 
 
-_TAG = re.compile(rb"<(?:\w{1,30}:)?(c|row)((?:\s[^<>]*)?)>")
+_TAG = re.compile(rb"<(?:\w{1,30}:)?(c|row)((?:\s[^<>]*)?)>(</)?")
 _REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,4})(\d{1,9})[\"']")
 
 
@@ -60,7 +60,7 @@ def check_xlsx(chunks: Iterable[bytes], limit: int) -> None:
     used = UsedRange(limit)
     row, column = -1, -1
     for match in _matches(chunks, _TAG):
-        kind, attributes = match.groups()
+        kind, attributes, closed = match.groups()
         reference = _REFERENCE.search(attributes)
         if kind == b"row":
             row = int(reference[2]) - 1 if reference else row + 1
@@ -70,7 +70,7 @@ def check_xlsx(chunks: Iterable[bytes], limit: int) -> None:
             row, column = int(reference[2]) - 1, _column(reference[1])
         else:
             column += 1
-        if not attributes.endswith(b"/"):
+        if not closed and not attributes.endswith(b"/"):  # formatting alone is no content
             used.add(max(row, 0), column)
 
 
@@ -149,10 +149,10 @@ def _matches(chunks: Iterable[bytes], pattern: re.Pattern[bytes]) -> Iterator[re
     rest = b""
     for chunk in chunks:
         data = rest + chunk
-        cut = data.rfind(b"<")
+        cut = data.rfind(b"<", 0, len(data) - 1)
         if cut < 0 or len(data) - cut > 100_000:
             cut = len(data)
-        yield from pattern.finditer(data, 0, cut)
+        yield from pattern.finditer(data, 0, cut + 2)  # up to what tells a closing tag
         rest = data[cut:]
     yield from pattern.finditer(rest)
 
