@@ -126,6 +126,9 @@ class IsolatedWorker:
         except TimeoutError:
             await self.kill()
             return Death(True, f"not finished after {limit:g} s", worker)
+        except ValueError:  # how asyncio says that a line is longer than the limit
+            await self.kill()
+            return Death(False, "the worker sent an answer that is too long", worker)
         if not line.endswith(b"\n"):
             return Death(False, await self._cause_of_death(process), worker)
         try:

@@ -7,6 +7,7 @@ wrong text, but it cannot make the parent run code. Decoding therefore checks ev
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from doc_classify.records import (
     freeze_scores,
 )
 from doc_classify.taxonomy import Taxonomy
+
+_MAX_INTEGER = 2**31 - 1
+"""What a column of either database takes."""
 
 
 class MessageError(ValueError):
@@ -132,15 +136,15 @@ class Reply:
         """
         try:
             data = json.loads(line)
-            classification = data["classification"] and _classification(data["classification"])
-            failure = data["failure"] and Failure(
-                _text(data["failure"]["kind"]), _text(data["failure"]["message"])
-            )
-            extraction = data["extraction"] and decode_extraction(data["extraction"])
-            timings = Timings(**{key: float(value) for key, value in data["timings"].items()})
+            classification = _optional(data["classification"], _classification)
+            failure = _optional(data["failure"], _failure)
+            extraction = _optional(data["extraction"], decode_extraction)
+            timings = Timings(**{key: _number(value) for key, value in data["timings"].items()})
             number, resident = int(data["n"]), int(data["resident"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise MessageError(f"{type(error).__name__}: {error}") from error
+        except RecursionError:
+            raise MessageError("nested too deep") from None
         if (classification is None) == (failure is None):
             raise MessageError("neither or both of classification and failure")
         if classification and classification.category not in taxonomy.names:
@@ -157,11 +161,11 @@ def decode_extraction(data: Mapping[str, Any]) -> Extraction:
     return Extraction(
         media_type=_text(data["media_type"]),
         pages=tuple(
-            Page(int(page["number"]), _text(page["text"]), bool(page["ocr"]))
+            Page(_integer(page["number"]), _text(page["text"]), bool(page["ocr"]))
             for page in data["pages"]
         ),
         engine=_text(data["engine"]),
-        page_count=_optional(data["page_count"], int),
+        page_count=_optional(data["page_count"], _integer),
         title=_optional(data["title"], _text),
         author=_optional(data["author"], _text),
         created=_optional(data["created"], _text),
@@ -170,7 +174,9 @@ def decode_extraction(data: Mapping[str, Any]) -> Extraction:
         attachments=tuple(_text(name) for name in data["attachments"]),
         problems=tuple(
             Problem(
-                _text(problem["kind"]), _text(problem["message"]), _optional(problem["page"], int)
+                _text(problem["kind"]),
+                _text(problem["message"]),
+                _optional(problem["page"], _integer),
             )
             for problem in data["problems"]
         ),
@@ -178,12 +184,16 @@ def decode_extraction(data: Mapping[str, Any]) -> Extraction:
     )
 
 
+def _failure(data: Mapping[str, Any]) -> Failure:
+    return Failure(_text(data["kind"]), _text(data["message"]))
+
+
 def _classification(data: Mapping[str, Any]) -> Classification:
     return Classification(
         category=_text(data["category"]),
-        score=_optional(data["score"], float),
-        confidence=_optional(data["confidence"], float),
-        scores=freeze_scores({_text(name): float(score) for name, score in data["scores"]}),
+        score=_optional(data["score"], _number),
+        confidence=_optional(data["confidence"], _number),
+        scores=freeze_scores({_text(name): _number(score) for name, score in data["scores"]}),
         needs_review=bool(data["needs_review"]),
         reasoning=_optional(data["reasoning"], _text),
     )
@@ -193,6 +203,20 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"expected text, got {type(value).__name__}")
     return value
+
+
+def _integer(value: Any) -> int:
+    number = int(value)
+    if not 0 <= number <= _MAX_INTEGER:
+        raise ValueError(f"expected a count, got {str(value)[:30]}")
+    return number
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"expected a number, got {number}")
+    return number
 
 
 def _optional(value: Any, convert: Any) -> Any:
