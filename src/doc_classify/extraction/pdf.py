@@ -42,10 +42,9 @@ _STAMPED_COVER = 0.9
 _MAX_ATTACHMENTS = 1_000
 _MAX_BAD_PAGES = 1_000
 """Pages that may fail before the rest of the file is given up."""
-_SAMPLED_CHARACTERS = 32
+_SAMPLED_CHARACTERS = 20
 _TAIL = 4_096
 
-_VISIBLE = re.compile(r"\S")
 _UNMAPPED = re.compile("[\x00-\x08\x0e-\x1f\x7f\ue000-\uf8ff\ufffd\uffff]")
 _HYPHEN = re.compile("\ufffe(?:\r?\n)?(?=(.?))")
 _DATE = re.compile(
@@ -207,10 +206,10 @@ def _read_page(
     with _page(pdf, index, has_form) as page:
         with closing(page.get_textpage()) as textpage:
             text = textpage.get_text_range()
-            unmapped = _is_unmapped(textpage, text)
+            visible = _count_visible(text)
+            unmapped = _is_unmapped(textpage, text, visible)
         text = clean(text)
         number = index + 1
-        visible = _count_visible(text)
         if not unmapped and visible >= _STAMPED_BELOW:
             return Page(number, text)
         survey = Survey(page)
@@ -256,14 +255,13 @@ def _flatten(page: Any) -> bool:
         return False
 
 
-def _is_unmapped(textpage: Any, text: str) -> bool:
+def _is_unmapped(textpage: Any, text: str, visible: int) -> bool:
     """Whether most characters are glyph numbers that the file maps to no letter."""
     import pypdfium2.raw as raw
 
     count = textpage.count_chars()
     if not count:
         return False
-    visible = _count_visible(text)
     if visible and 2 * len(_UNMAPPED.findall(text)) > visible:
         return True
     # PDFium gives the number itself as the letter, which reads like a simple cipher.
@@ -273,8 +271,7 @@ def _is_unmapped(textpage: Any, text: str) -> bool:
 
 
 def _count_visible(text: str) -> int:
-    """Number of visible characters, where it is small; otherwise some large number."""
-    return len(text) if len(text) > 2_000 else len(_VISIBLE.findall(text))
+    return sum(map(len, text.split()))
 
 
 def _is_scanned(visible: int, survey: Survey) -> bool:
