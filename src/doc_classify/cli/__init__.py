@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
+import traceback
 from typing import Any
 
 import click
@@ -26,11 +28,11 @@ _COMMANDS = {
 
 _HELP = {
     "classify-parallel": "Classify every document of a folder with all CPU cores.",
-    "classify": "Classify a few files and show what was found.",
+    "classify": "Classify a few files, or a small folder, and show what was found.",
     "runs": "List the runs in the database.",
     "status": "Show how a run stands.",
     "results": "List the files of a run with their categories.",
-    "export": "Write the results of a run to a file.",
+    "export": "Write the results of a run to a .json, .jsonl, .csv or .parquet file.",
     "retry": "Do files of a run again.",
     "init": "Write a configuration and a taxonomy to start from.",
     "config": "Show every setting and where it comes from.",
@@ -64,6 +66,26 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_HELP.items()))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader that has seen enough (``head``, ``less``) is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            if not _reader_is_gone():
+                raise
+            return 0
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more; then nothing more is written to it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and must not fail then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="doc-classify", message="%(prog)s %(version)s")
@@ -76,31 +98,58 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of ``doc-classify``."""
-    # SIGTERM ends a run as Ctrl-C does: what was classified is stored, the summary printed.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    verbose = "-v" in sys.argv or "--verbose" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that is not UTF-8 shows an escape instead of ending the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    _end_as_ctrl_c_does_on_sigterm()
+    sys.exit(_run())
+
+
+def _run() -> int:
+    """Run the command; returns the exit code."""
     try:
         code: Any = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
-        code = error.exit_code
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
-    except BrokenPipeError:
-        # The reader (head, less) has seen enough; Python must not complain when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return error.exit_code
     except Exception as error:
-        if verbose:
-            raise
-        from doc_classify.errors import ConfigurationError, DocClassifyError
+        return _report(error)
+    return code if isinstance(code, int) else 0
 
-        known = isinstance(error, DocClassifyError)
-        text = (
-            str(error) if known else f"unexpected {type(error).__name__}: {error} (-v shows more)"
-        )
-        click.echo(f"Error: {text}", err=True)
-        code = EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_COULD_NOT_RUN
-    sys.exit(code if isinstance(code, int) else 0)
+
+def _end_as_ctrl_c_does_on_sigterm() -> None:
+    """Have SIGTERM store what was classified and print the summary, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job: Ctrl-C is meant for others. Held back instead of ignored, it
+        # still ends the event loop in order when SIGTERM lets it through.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _on_sigterm(_number: int, _frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _report(error: Exception) -> int:
+    """Say in one line what went wrong; returns the exit code."""
+    from doc_classify.errors import ConfigurationError, DocClassifyError
+    from doc_classify.terminal import one_line, shown_path
+
+    if "-v" in sys.argv or "--verbose" in sys.argv:
+        traceback.print_exception(error)
+    if isinstance(error, DocClassifyError):
+        text = str(error)
+    elif isinstance(error, OSError) and error.strerror:
+        named = isinstance(error.filename, str)
+        text = error.strerror + (f": {shown_path(error.filename)}" if named else "")
+    else:
+        text = f"unexpected {type(error).__name__}: {error} (-v shows more)"
+    click.echo(f"Error: {one_line(text)}", err=True)
+    return EXIT_USAGE if isinstance(error, ConfigurationError) else EXIT_COULD_NOT_RUN
