@@ -170,7 +170,10 @@ def test_metadata(extract):
     canvas.drawString(72, 700, "text")
     canvas.save()
     result = extract(out.getvalue())
-    assert (result.title, result.author, result.language) == ("Über Verträge", "Jürgen Groß", "de")
+    assert (result.title, result.author) == ("Über Verträge", "Jürgen Groß")
+    # PDFium tells the language since 2025.
+    known = hasattr(pypdfium2.raw, "FPDFCatalog_GetLanguage")
+    assert result.language == ("de" if known else None)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", result.created)
     assert result.modified
 

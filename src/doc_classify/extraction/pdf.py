@@ -151,7 +151,10 @@ def _open(path: Path) -> Any:
     import pypdfium2.raw as raw
 
     try:
-        return pypdfium2.PdfDocument(path)
+        try:
+            return pypdfium2.PdfDocument(path)
+        except UnicodeEncodeError:  # early versions want names in UTF-8
+            return pypdfium2.PdfDocument(path.open("rb"), autoclose=True)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read the file: {error.strerror or error}") from error
     except pypdfium2.PdfiumError as error:
@@ -167,9 +170,10 @@ def _init_forms(pdf: Any) -> bool:
     import pypdfium2
 
     try:
-        return bool(pdf.init_forms())
+        pdf.init_forms()
     except pypdfium2.PdfiumError:
         return False
+    return pdf.formenv is not None
 
 
 def _read_pages(
@@ -312,6 +316,8 @@ def _metadata(pdf: Any, key: str) -> str | None:
 def _language(pdf: Any) -> str | None:
     import pypdfium2.raw as raw
 
+    if not hasattr(raw, "FPDFCatalog_GetLanguage"):  # PDFium of before 2025
+        return None
     size = raw.FPDFCatalog_GetLanguage(pdf, None, 0)  # in bytes, with the closing zero
     if not 2 < size <= _TAIL:
         return None
