@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import select
 import signal
 import sys
 import traceback
@@ -34,8 +35,8 @@ _HELP = {
     "results": "List the files of a run with their categories.",
     "export": "Write the results of a run to a .json, .jsonl, .csv or .parquet file.",
     "retry": "Do files of a run again.",
-    "init": "Write a configuration and a taxonomy to start from.",
-    "config": "Show every setting and where it comes from.",
+    "init": "Write doc-classify.toml and taxonomy.toml to start from, into this folder.",
+    "config": "Show every setting, its value and where that comes from.",
     "check": "Say what works on this machine and what is missing.",
 }
 """One line per command, so that the help need not import the commands; tested to agree."""
@@ -78,13 +79,13 @@ class LazyGroup(click.Group):
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads standard output any more; then nothing more is written to it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes once more when it ends, and must not fail then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if not poll.poll(0):  # a closed pipe is reported unasked
+        return False
+    # Python flushes once more when it ends, and must not fail then.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable
@@ -16,7 +17,7 @@ from doc_classify.discovery import of_paths, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.run import Entry, Run
-from doc_classify.records import RunStats, uri_to_path
+from doc_classify.records import RunStats, display_name, uri_to_path
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage import open_store, temporary_store
 from doc_classify.storage.base import ResultFilter, Store
@@ -108,7 +109,7 @@ class ParallelDocumentProcessor:
         """
         root = Path(directory)
         plan = self._plan(include_reasoning, force)
-        return self._process(walk(root, recursive=recursive), str(root), plan)
+        return self._process(walk(root, recursive=recursive), display_name(str(root)), plan)
 
     def process_batch(
         self,
@@ -124,6 +125,8 @@ class ParallelDocumentProcessor:
     def retry(self, run_id: str, only: ResultFilter) -> RunStats:
         """Do files of an earlier run again, the way that run did them, in a new run.
 
+        Where no file matches, no run is made.
+
         Raises:
             ConfigurationError: there is no such run.
         """
@@ -134,7 +137,11 @@ class ParallelDocumentProcessor:
         source = f"retry of {info.run_id} ({info.spec.source})"
         # Looked at anew: they may have changed, or be gone, since that run.
         paths = (uri_to_path(found.uri) for found in self.store.task_files(info.run_id, only))
-        return self._process(of_paths(paths), source, plan)
+        first = next(paths, None)
+        if first is None:
+            self.stats = RunStats()
+            return self.stats
+        return self._process(of_paths(itertools.chain((first,), paths)), source, plan)
 
     def _plan(self, include_reasoning: bool, force: bool) -> Plan:
         return Plan.make(
