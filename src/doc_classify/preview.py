@@ -16,7 +16,7 @@ from doc_classify.pipeline.plan import Plan
 from doc_classify.records import Rejected, uri_to_path
 from doc_classify.settings import Settings
 from doc_classify.sniffing import describe, sniff
-from doc_classify.storage import open_store
+from doc_classify.storage import open_existing
 from doc_classify.storage.base import Store
 from doc_classify.summary import duration
 
@@ -84,7 +84,7 @@ def preview(
         entries = walk(root, recursive=settings.recursive)
         while batch := list(islice(entries, _BATCH)):
             hashes = _hashes(batch, store, found, rejected)
-            done = set()
+            done: set[str] = set()
             if store and not force:
                 done = store.done_hashes(plan.fingerprint, list(set(hashes.values())))
             for uri, sha256 in hashes.items():
@@ -92,10 +92,16 @@ def preview(
                     found.duplicates += 1
                     continue
                 met.add(bytes.fromhex(sha256))
-                media_type = sniff(uri_to_path(uri))
                 if sha256 in done:
                     found.already_done += 1
-                elif media_type in supported or media_type == "application/x-empty":
+                    continue
+                try:
+                    media_type = sniff(uri_to_path(uri))
+                except OSError:
+                    found.failed += 1
+                    rejected["unreadable"] += 1
+                    continue
+                if media_type in supported or media_type == "application/x-empty":
                     found.take += 1
                     types[describe(media_type)] += 1
                 else:
@@ -143,12 +149,10 @@ def _hashes(
 
 @contextlib.contextmanager
 def _existing_store(url: str) -> Iterator[Store | None]:
-    """The configured store, unless it is a SQLite file that a first run would make."""
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-        yield None
-        return
-    store = open_store(url)
+    """The configured store, unless a first run has yet to make it."""
+    store = open_existing(url)
     try:
         yield store
     finally:
-        store.close()
+        if store:
+            store.close()

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from doc_classify.records import RunStats
+from doc_classify.terminal import one_line
 
 _PROJECTED = 500_000
 """Documents that the time is projected to."""
@@ -34,9 +35,9 @@ def print_summary(
         console.print(_failure_table(stats))
         for name, kind, message in failed_examples:
             # Text, not markup: names and messages come from documents.
-            console.print(Text(f"  {name}: {kind}: {message}"))
-        if len(failed_examples) < stats.failed and failed_examples:
-            console.print(Text("  ... all of them: doc-classify results --failed"))
+            console.print(Text(f"  {one_line(name)}: {kind}: {one_line(message)}"))
+        if 0 < len(failed_examples) < stats.failed:
+            console.print(Text(f"  ... and {stats.failed - len(failed_examples):,} more"))
     for line in summary_lines(stats):
         console.print(Text(line))
 

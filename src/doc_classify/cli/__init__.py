@@ -23,7 +23,7 @@ _COMMANDS = {
     "retry": "runs:retry",
     "init": "setup:init",
     "config": "setup:config",
-    "check": "setup:check",
+    "check": "check:check",
 }
 """Command -> module:function; the order is that of the help."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from rich.progress import (
 )
 
 from doc_classify.discovery import count
+from doc_classify.errors import DocClassifyError
 from doc_classify.records import RunStats
 
 _LINE_SECONDS = 10.0
@@ -83,7 +85,7 @@ class ProgressReport:
             self._bar.update(
                 self._task,
                 completed=done,
-                total=self._total,
+                total=None if self._total is None else max(self._total, stats.seen),
                 rate=f"{rate:,.1f}/s",
                 failed=f"{stats.failed:,} failed" if stats.failed else "",
             )
@@ -95,4 +97,6 @@ class ProgressReport:
             )
 
     def _count(self, root: Path, recursive: bool) -> None:
-        self._total = count(root, recursive=recursive, stop=self._stop)
+        # A folder that cannot be read is reported by the run itself.
+        with contextlib.suppress(DocClassifyError):
+            self._total = count(root, recursive=recursive, stop=self._stop)

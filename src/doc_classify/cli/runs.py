@@ -7,12 +7,13 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from doc_classify.cli.classify import exit_code, stats_to_dict
 from doc_classify.cli.options import (
     as_json,
     database_url,
@@ -23,6 +24,7 @@ from doc_classify.cli.options import (
 from doc_classify.errors import ConfigurationError
 from doc_classify.settings import Settings
 from doc_classify.storage.base import ResultFilter, ResultRow, RunInfo, Store
+from doc_classify.terminal import one_line, shown_path
 
 _SILENT_SECONDS = 300
 """A run that has written nothing for so long was probably killed."""
@@ -30,16 +32,15 @@ _SILENT_SECONDS = 300
 
 @contextlib.contextmanager
 def _opened(database_url: str | None) -> Iterator[tuple[Store, Settings]]:
-    from doc_classify.storage import mask_url, open_store
+    from doc_classify.storage import mask_url, open_existing
 
     settings = settings_from(database_url=database_url)
     url = settings.database_url
-    path = Path(url.removeprefix("sqlite:///"))
-    if url.startswith("sqlite:///") and not path.exists():
+    store = open_existing(url)
+    if store is None:
         raise ConfigurationError(
             f"there is no database {mask_url(url)} yet: classify-parallel --use-database makes it"
         )
-    store = open_store(url)
     try:
         yield store, settings
     finally:
@@ -53,8 +54,16 @@ def _run(store: Store, run: str | None) -> RunInfo:
     return info
 
 
+def _check_category(info: RunInfo, category: str | None) -> None:
+    if category is not None and category not in info.spec.categories:
+        known = ", ".join(info.spec.categories)
+        raise ConfigurationError(f"run {info.run_id} has no category {category!r}: it has {known}")
+
+
 @click.command()
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many."
+)
 @database_url
 @as_json
 @verbose
@@ -68,8 +77,8 @@ def runs(limit: int, database_url: str | None, as_json: bool, verbose: bool) -> 
                 stats = info.stats
                 click.echo(
                     f"{info.run_id}  {_state(info):<12} {stats.seen:>9,} seen "
-                    f"{stats.classified:>9,} classified {stats.failed:>7,} failed  "
-                    f"{click.format_filename(info.spec.source)}"
+                    f"{stats.classified:>9,} classified {stats.failed:>7,} failed "
+                    f"{stats.documents_per_second:>7,.1f}/s  {one_line(info.spec.source)}"
                 )
     return 0
 
@@ -88,12 +97,16 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
         if as_json:
             click.echo(json.dumps(_info_to_dict(info)))
             return 0
-        click.echo(f"Run {info.run_id}: {_state(info)}, {info.spec.source}")
+        state = _state(info)
+        click.echo(f"Run {info.run_id}: {state}, {one_line(info.spec.source)}")
         click.echo(f"Started {info.started}, last written {info.heartbeat}")
+        click.echo(
+            f"Classifier {info.spec.classifier}, categories {', '.join(info.spec.categories)}"
+        )
         if info.message:
-            click.echo(f"Ended with: {info.message}")
+            click.echo(f"Ended with: {one_line(info.message)}")
         print_summary(info.stats, sys.stdout)
-        if info.stats.pending:
+        if info.stats.pending and state != "running":
             click.echo("What was not reached is done by the same command as before.")
     return 0
 
@@ -127,9 +140,14 @@ def results(
     )
     with _opened(database_url) as (store, _):
         info = _run(store, run)
+        _check_category(info, category)
+        shown = False
         with contextlib.closing(store.results(info.run_id, only)) as rows:  # type: ignore[type-var]
             for row in rows:
+                shown = True
                 click.echo(json.dumps(row_to_dict(row)) if as_json else _line(row))
+        if not shown:
+            click.echo(f"Nothing in run {info.run_id} matches.", err=True)
     return 0
 
 
@@ -137,7 +155,7 @@ def _line(row: ResultRow) -> str:
     from doc_classify.records import display_name
 
     if row.failure:
-        what = f"{row.status.value}: {row.failure.kind}: {row.failure.message}"
+        what = f"{row.status.value}: {row.failure.kind}: {one_line(row.failure.message)}"
     else:
         number = row.confidence if row.confidence is not None else row.score
         kind = "confidence" if row.confidence is not None else "score"
@@ -167,7 +185,7 @@ def export(run: str | None, output: Path | None, database_url: str | None, verbo
     with _opened(database_url) as (store, _):
         info = _run(store, run)
         path = output or Path("results") / f"results_{info.run_id}.json"
-        click.echo(export_results(store, info.run_id, path))
+        click.echo(shown_path(export_results(store, info.run_id, path)))
     return 0
 
 
@@ -192,28 +210,26 @@ def retry(
 ) -> int:
     """Do files of a run again, the way that run did them (the newest, if none is named)."""
     from doc_classify.cli.progress import ProgressReport
+    from doc_classify.cli.report import Report
     from doc_classify.runners.parallel import ParallelDocumentProcessor
-    from doc_classify.summary import print_summary
 
     if category and (failed or error_kind):
         raise ConfigurationError("--category cannot go with --failed or --error")
     only = ResultFilter(category=category, error_kind=error_kind, failed=not category)
     settings = settings_from(database_url=database_url, workers=workers)
     with _opened(database_url) as (store, _):
-        run_id = _run(store, run).run_id
-    report = ProgressReport(None, recursive=True, shown=not as_json)
+        info = _run(store, run)
+        _check_category(info, category)
+        if not any(True for _ in islice(store.task_files(info.run_id, only), 1)):
+            click.echo(f"Nothing in run {info.run_id} matches.", err=as_json)
+            return 0
+    progress = ProgressReport(None, recursive=True, shown=not as_json)
     with ParallelDocumentProcessor(
-        use_database=True, settings=settings, on_progress=report.update
+        use_database=True, settings=settings, on_progress=progress.update
     ) as processor:
-        with report:
-            stats = processor.retry(run_id, only)
-        if as_json:
-            click.echo(json.dumps(stats_to_dict(stats)))
-        elif not stats.seen:
-            click.echo(f"Nothing in run {run_id} matches.")
-        else:
-            print_summary(stats, sys.stdout)
-    return exit_code(stats)
+        hint = " --database-url ..." if database_url else ""
+        report = Report(processor, as_json=as_json, verbose=verbose, hint=hint)
+        return report.of(partial(processor.retry, info.run_id, only), progress)
 
 
 def _state(info: RunInfo) -> str:
@@ -224,6 +240,8 @@ def _state(info: RunInfo) -> str:
 
 
 def _info_to_dict(info: RunInfo) -> dict[str, Any]:
+    from doc_classify.cli.report import stats_to_dict
+
     return {
         "run_id": info.run_id,
         "state": _state(info),
@@ -235,5 +253,6 @@ def _info_to_dict(info: RunInfo) -> dict[str, Any]:
         "heartbeat": info.heartbeat,
         "finished": info.finished,
         "message": info.message,
+        "fingerprint": info.spec.fingerprint,
         "stats": stats_to_dict(info.stats),
     }

@@ -22,6 +22,20 @@ def open_store(url: str) -> Store:
     return SqlStore(url)
 
 
+def open_existing(url: str) -> Store | None:
+    """Open the database at ``url``; None where it is not there yet, or has no tables.
+
+    Unlike :func:`open_store`, this never makes a database.
+
+    Raises:
+        ConfigurationError: the address is malformed, or the database too new for this program.
+        StorageError: the database cannot be used.
+    """
+    from doc_classify.storage.probe import has_ledger
+
+    return open_store(url) if has_ledger(url) else None
+
+
 @contextlib.contextmanager
 def temporary_store() -> Iterator[Store]:
     """A store for one run whose results nobody asked to keep, gone at the end."""
