@@ -135,12 +135,12 @@ def clean(text: str) -> str:
 
 def _ends_properly(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             size = file.seek(0, 2)
             if not size:
                 raise EmptyDocumentError("the file is empty")
             file.seek(max(0, size - _TAIL))
-            return b"%%EOF" in file.read()
+            return b"%%EOF" in (file.read(_TAIL) or b"")
     except OSError as error:
         raise SourceUnreadableError(f"cannot read the file: {error.strerror or error}") from error
 
