@@ -66,7 +66,8 @@ def sniff_zip(file: BinaryIO, head: bytes) -> str:
     """The media type of a file that begins as a ZIP archive."""
     # The first parts tell of a truncated archive, and of one whose directory is too long.
     entries = {entry.name: entry for entry in _local(head)}
-    entries.update((entry.name, entry) for entry in _central(file))
+    directory = {entry.name: entry for entry in _central(file)}
+    entries |= directory
     declared = _part(file, entries.get("mimetype")).decode("latin-1").strip()
     if _OPENDOCUMENT.fullmatch(declared):
         return declared
@@ -78,7 +79,8 @@ def sniff_zip(file: BinaryIO, head: bytes) -> str:
             return found
     for folder, media_type in _FOLDERS:
         if any(name.startswith(folder) for name in entries):
-            return media_type if _has_office_parts(entries) else ZIP
+            # The parts that tell for sure often come last, where a truncated file has none.
+            return media_type if _has_office_parts(entries) or not directory else ZIP
     return ZIP
 
 
