@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,33 +159,23 @@ def classify(
 ) -> int:
     """Classify a few files, or a small folder, and show what was found."""
     from doc_classify.cli.report import exit_code
+    from doc_classify.discovery import walk
     from doc_classify.export import row_to_dict
     from doc_classify.runners.parallel import ParallelDocumentProcessor
 
     for path in paths:
         if not path.exists() and not path.is_symlink():
             raise ConfigurationError(f"there is no {shown_path(path)}")
+    # All of them are looked at before the first is read.
+    found = chain.from_iterable([walk(path) for path in paths])
+    source = ", ".join(map(shown_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
     with ParallelDocumentProcessor(num_workers=1, settings=settings_from(**what)) as processor:
-        stats = processor.process_batch(_files(paths), include_reasoning=include_reasoning)
+        stats = processor.process_found(found, source, include_reasoning)
         for row in processor.store.results(stats.run_id):
             click.echo(json.dumps(row_to_dict(row)) if as_json else "\n".join(_describe(row)))
         if not stats.seen:
             click.echo("There was nothing to classify.", err=True)
     return exit_code(stats)
-
-
-def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """The files named, and those in the folders named."""
-    from doc_classify.discovery import Skipped, walk
-    from doc_classify.records import uri_to_path
-
-    for path in paths:
-        if path.is_dir():
-            for found in walk(path):
-                if not isinstance(found, Skipped):
-                    yield Path(uri_to_path(found.uri))
-        else:
-            yield path
 
 
 def _describe(row: ResultRow) -> list[str]:
@@ -207,8 +197,7 @@ def _describe(row: ResultRow) -> list[str]:
     lines = [f"{name}: {row.category}, {sure}{', for review' if row.needs_review else ''}"]
     if row.duplicate_of:
         lines.append(f"  copy of {display_name(row.duplicate_of)}")
-    if len(row.scores) > 1:
-        runner_up, score = row.scores[1]
+    for runner_up, score in [item for item in row.scores if item[0] != row.category][:1]:
         lines.append(f"  runner-up: {runner_up} (score {score:.2f})")
     if row.reasoning:
         lines.append(f"  {one_line(row.reasoning)}")

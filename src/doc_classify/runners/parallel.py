@@ -119,8 +119,18 @@ class ParallelDocumentProcessor:
         force: bool = False,
     ) -> RunStats:
         """Classify the given files, which may be a generator of any length."""
-        plan = self._plan(include_reasoning, force)
-        return self._process(of_paths(paths), "list of files", plan)
+        return self.process_found(of_paths(paths), "list of files", include_reasoning, force=force)
+
+    def process_found(
+        self,
+        found: Iterable[Entry],
+        source: str,
+        include_reasoning: bool = False,
+        *,
+        force: bool = False,
+    ) -> RunStats:
+        """Classify what a discovery of any kind has found; ``source`` says which, to a person."""
+        return self._process(found, source, self._plan(include_reasoning, force))
 
     def retry(self, run_id: str, only: ResultFilter) -> RunStats:
         """Do files of an earlier run again, the way that run did them, in a new run.
