@@ -27,6 +27,8 @@ from doc_classify.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 CONFIG_FILE = "doc-classify.toml"
 ENV_PREFIX = "DOC_CLASSIFY_"
 
+_LANGUAGES = r"^\w+(/\w+)?(\+\w+(/\w+)?)*$"
+
 SHARED_VARIABLES = {
     "database_url": "DATABASE_URL",
     "ollama_host": "OLLAMA_HOST",
@@ -71,7 +73,7 @@ class Settings(BaseSettings):
     )
     ocr: bool = Field(True, description="Read scanned pages and images by OCR.")
     ocr_languages: str = Field(
-        "eng", pattern=r"^[a-zA-Z_]+(\+[a-zA-Z_]+)*$", description="Tesseract languages: eng+deu."
+        "eng", pattern=_LANGUAGES, description="Tesseract languages: eng+deu."
     )
     attachments: bool = Field(False, description="Also read the text of mail attachments.")
     store_text: bool = Field(

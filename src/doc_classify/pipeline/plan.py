@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from doc_classify.classification import make_classifier
+from doc_classify.extraction.ocr import check_languages
 from doc_classify.extraction.options import ExtractionOptions, PageSelection
 from doc_classify.pipeline.messages import WorkerConfig
 from doc_classify.settings import Settings
@@ -48,7 +49,7 @@ class Plan:
         """Resolve settings; ``taxonomy`` and ``options`` override theirs.
 
         Raises:
-            ConfigurationError: pages, taxonomy or classifier cannot be used.
+            ConfigurationError: pages, OCR languages, taxonomy or classifier cannot be used.
         """
         options = options or ExtractionOptions(
             pages=PageSelection.parse(settings.pages),
@@ -57,6 +58,8 @@ class Plan:
             attachments=settings.attachments,
             max_unpacked_bytes=settings.max_unpacked_mb * _MEGABYTE,
         )
+        if options.ocr:
+            check_languages(options.ocr_languages)
         taxonomy = taxonomy or settings.make_taxonomy()
         classifier = make_classifier(settings.classifier, taxonomy)
         parts = [
