@@ -7,6 +7,7 @@ import struct
 import time
 import zipfile
 
+import openpyxl
 import pytest
 
 from doc_classify.dataset.compose import compose
@@ -20,7 +21,13 @@ from doc_classify.errors import (
 )
 from doc_classify.extraction import Document, extract
 from doc_classify.extraction.options import ExtractionOptions
-from doc_classify.extraction.used_range import UsedRange, check_xls, check_xlsb, check_xlsx
+from doc_classify.extraction.used_range import (
+    UsedRange,
+    check_ods,
+    check_xls,
+    check_xlsb,
+    check_xlsx,
+)
 from doc_classify.sniffing import sniff_bytes
 
 SECONDS = 10
@@ -248,11 +255,93 @@ def test_encrypted_documents(read):
         read(bytes(flagged), media_type=sniff_bytes(written("docx")))
 
 
+FAR = b'<c r="XFD1048576"><v/></c>'
+FIRST = b'<row r="1"><c r="A1"><v>1</v></c></row>'
+
+
+def sheet(cells):
+    """A worksheet in pieces of a few bytes."""
+    data = b"<worksheet xmlns:a-b='x'><sheetData>" + cells + b"</sheetData><margins/></worksheet>"
+    return [data[at : at + 7] for at in range(0, len(data), 7)]
+
+
+HIDDEN = {
+    "plain": b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row>',
+    "bracket in a value": b'<row><c s=">" r="XFD1048576"><v>1</v></c></row>',
+    "reference in a value": b"<row><c s=\"r='A1'\" r='XFD1048576'><v>1</v></c></row>",
+    "prefix": b'<a-b:row><a-b:c r="XFD1048576"><a-b:v>1</a-b:v></a-b:c></a-b:row>',
+    "quote in a comment": b'<!-- <c a=" --><row><c r="XFD1048576"><v>1</v></c></row>',
+    "quote in a value": b'<row><c a=\'<c b="\'/><c r="XFD1048576"><v>1</v></c></row>',
+    "line break": b'<row><c\nr="XFD1048576"\n><v>1</v></c></row>',
+    "reference of another row": b'<row r="1048576"><c r="XFC1"><v/></c><c><v>1</v></c></row>',
+    "beyond any sheet": b'<row><c r="AAAAXFD1048576"><v>1</v></c></row>',
+    "row without end": b'<row r="99999999999999999999"><c><v>1</v></c></row>',
+}
+
+
+@pytest.mark.parametrize("kind", HIDDEN)
+def test_cells_far_apart_do_not_abort(read, kind):
+    with pytest.raises((LimitExceededError, DamagedError)):
+        check_xlsx(sheet(FIRST + HIDDEN[kind]), 1000)
+    data = b"".join(sheet(FIRST + HIDDEN[kind]))
+    with pytest.raises((LimitExceededError, DamagedError)):
+        read(rezipped(workbook(), lambda n, d: data if "sheet1.xml" in n else d))
+
+
+@pytest.mark.parametrize("place", ["odd/sheet1.dat", "worksheets/sheet1.png", "theme/theme9.xml"])
+def test_sheets_in_odd_places_are_looked_at(read, place):
+    data = b"".join(sheet(FIRST + HIDDEN["plain"]))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(workbook())) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            if "sheet1.xml" in name:
+                new.writestr(f"xl/{place}", data)
+            else:
+                part = old.read(name).replace(b"worksheets/sheet1.xml", place.encode())
+                new.writestr(name, part)
+    with pytest.raises((LimitExceededError, DamagedError)):
+        read(buffer.getvalue())
+
+
+def workbook():
+    buffer = io.BytesIO()
+    openpyxl.Workbook().save(buffer)
+    return buffer.getvalue()
+
+
+def test_used_range_of_opendocument():
+    def content(rows):
+        return [b"<x><table:table>" + rows + b"</table:table></x>"]
+
+    cell = b'<table:table-cell office:value-type="float" table:number-columns-repeated="%d"/>'
+    row = b'<table:table-row table:number-rows-repeated="%d">%s</table:table-row>'
+    empty = b'<table:table-cell table:number-columns-repeated="16384"/>'
+    check_ods(content(row % (10, cell % 10 + empty) + row % (1_000_000, empty)), 100)
+    for rows in (
+        row % (11, cell % 10),
+        row % (1, cell % 1) + row % (200, empty) + row % (1, cell % 1),
+        row % (1, empty + cell % 1),
+        row % (1, b'<table:table-cell a=">" office:value-type="x" '
+               b'table:number-columns-repeated="16384"/>'),
+        row % (1, cell % 60) + b"</table:table><table:table>" + row % (1, cell % 60),
+    ):  # fmt: skip
+        with pytest.raises(LimitExceededError):
+            check_ods(content(rows), 100)
+    with pytest.raises(DamagedError):
+        check_ods(content(b'<table:table-row table:number-rows-repeated="-5"/>'), 100)
+
+
+def test_used_range_without_end_of_a_tag():
+    pieces = [b"<sheetData a='"] + [b"x" * 65_536] * 1000
+    with pytest.raises(LimitExceededError, match="tag"):
+        check_xlsx(pieces, 1)
+
+
 def test_used_range():
     with pytest.raises(LimitExceededError):
-        check_xlsx([b"<row><c><v>1</v></c></row>" * 2, b'<c r="XF', b'D1048576"><v/></c>'], 1000)
-    check_xlsx([b'<c r="A1"><v/></c><c r="XFD1048576" s="1"/>'], 1000)
-    check_xlsx([b'<c r="XFD1048576"><v/></c>'], 1)
+        check_xlsx(sheet(b"<row><c><v>1</v></c></row>" * 2 + FAR), 1000)
+    check_xlsx(sheet(b'<c r="A1"><v/></c><c r="XFD1048576" s="1"/>'), 1000)
+    check_xlsx(sheet(FAR), 1)
     record = struct.pack("<BBIBBI", 0, 4, 0, 5, 4, 0) + struct.pack(
         "<BBIBBI", 0, 4, 1048575, 5, 4, 16383
     )
@@ -261,6 +350,13 @@ def test_used_range():
     cells = struct.pack("<HHHH", 0x0203, 4, 0, 0) + struct.pack("<HHHH", 0x0203, 4, 65535, 255)
     with pytest.raises(LimitExceededError):
         check_xls(cells, 2_000_000)
+    begin, end = struct.pack("<HH", 0x0809, 0), struct.pack("<HH", 0x000A, 0)
+    first, last = cells[:8], cells[8:]
+    check_xls(begin + first + end + begin + last + end, 1)
+    with pytest.raises(LimitExceededError):
+        check_xls(begin + first + begin + last, 1000)
+    with pytest.raises(LimitExceededError):
+        check_xls(struct.pack("<HH2H4xH", 0x00BD, 10, 0, 0, 5000), 1000)
     with pytest.raises(EncryptedError):
         check_xls(struct.pack("<HH", 0x2F, 0), 1)
     used = UsedRange(4)

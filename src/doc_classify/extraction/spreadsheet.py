@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from datetime import date, datetime, time, timedelta
 from typing import Any, ClassVar
@@ -9,16 +10,20 @@ from typing import Any, ClassVar
 from doc_classify.errors import DamagedError, EncryptedError, LimitExceededError
 from doc_classify.extraction.archive import Archive
 from doc_classify.extraction.base import Document
+from doc_classify.extraction.markup import parse_tree
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.extraction.used_range import check_ods, check_xls, check_xlsb, check_xlsx
 from doc_classify.extraction.zipped import opendocument
-from doc_classify.extraction.zipped.parts import Found
+from doc_classify.extraction.zipped.parts import Found, main_part
 from doc_classify.records import Extraction, Page, Problem
 
 _OPENXML = "application/vnd.openxmlformats-officedocument.spreadsheetml"
 _XLS = "application/vnd.ms-excel"
 _ODS = "application/vnd.oasis.opendocument.spreadsheet"
-_SHEET = re.compile(r"xl/(?:work|chart|dialog|macro)?sheets/[^/]+\.(xml|bin)", re.IGNORECASE)
+_XLSB = "application/vnd.ms-excel.sheet.binary.macroEnabled.12"
+_SHEET = re.compile(r"xl/(?:work|chart|dialog|macro)?sheets/[^/]+\.bin", re.IGNORECASE)
+_BELIEVED = frozenset((".xls", ".xla", ".xlsx", ".xlsm", ".xlam", ".xlsb", ".ods"))
+_OLE = b"\xd0\xcf\x11\xe0"
 
 
 class SpreadsheetExtractor:
@@ -31,7 +36,7 @@ class SpreadsheetExtractor:
             f"{_OPENXML}.template",
             "application/vnd.ms-excel.sheet.macroEnabled.12",
             "application/vnd.ms-excel.template.macroEnabled.12",
-            "application/vnd.ms-excel.sheet.binary.macroEnabled.12",
+            _XLSB,
             _XLS,
             _ODS,
             f"{_ODS}-template",
@@ -47,7 +52,7 @@ class SpreadsheetExtractor:
         else:
             with Archive(document.path, options.max_unpacked_bytes) as archive:
                 archive.check_markup()
-                _check_zipped(archive, found)
+                _check_zipped(archive, found, document.media_type == _XLSB)
         problems: list[Problem] = []
         _read(document, found, problems)
         if problems and not found.pages:
@@ -78,30 +83,52 @@ def _check_old(document: Document, options: ExtractionOptions) -> None:
                 check_xls(ole.openstream(name).read(), options.max_cells)
 
 
-def _check_zipped(archive: Archive, found: Found) -> None:
+def _check_zipped(archive: Archive, found: Found, binary: bool) -> None:
     limit = found.options.max_cells
     if "content.xml" in archive:
         opendocument.prepare(archive, found)
         check_ods(archive.chunks("content.xml"), limit)
         return
     found.read_metadata(archive, "docProps/core.xml")
+    # Any part may be declared to be a sheet, whatever it is called.
+    named = _named(archive)
     for name in archive.names():
-        # Any part may be declared to be a sheet: outside the usual folder, by its cells.
-        match = _SHEET.fullmatch(name.replace("\\", "/").lstrip("/"))
-        if match is None:
-            if name.lower().endswith(".xml") and "sharedstrings" not in name.lower():
-                check_xlsx(archive.chunks(name), limit)
-        elif match[1].lower() == "bin":
-            check_xlsb(archive.read(name, found.options.max_unpacked_bytes), limit)
-        else:
+        base = _base(name)
+        if base.endswith(".xml"):
             check_xlsx(archive.chunks(name), limit)
+        elif base in named or _SHEET.fullmatch(name.replace("\\", "/").lstrip("/")):
+            data = archive.read(name, found.options.max_unpacked_bytes)
+            check_xlsx([data], limit)
+            if binary and not data.startswith(_OLE):
+                check_xlsb(data, limit)
+
+
+def _named(archive: Archive) -> set[str]:
+    """Bare names of the parts that a workbook refers to."""
+    main = posixpath.basename(main_part(archive, "xl/workbook.xml")).lower()
+    bases = {f"{base}.rels" for base in (main, "workbook.xml", "workbook.bin")}
+    return {
+        _base(element.get("Target", ""))
+        for name in archive.names()
+        if _base(name) in bases
+        for element in parse_tree(archive.read(name)).iter("{*}Relationship")
+    }
+
+
+def _base(name: str) -> str:
+    return posixpath.basename(name.replace("\\", "/")).lower()
 
 
 def _read(document: Document, found: Found, problems: list[Problem]) -> None:
     import python_calamine as calamine
 
     try:
-        book = calamine.CalamineWorkbook.from_path(str(document.path))
+        if document.path.suffix.lower() in _BELIEVED:
+            # The engine would believe the name: a new workbook that is called .xls is common.
+            with document.path.open("rb") as file:
+                book = calamine.CalamineWorkbook.from_filelike(file)
+        else:
+            book = calamine.CalamineWorkbook.from_path(str(document.path))
     except calamine.PasswordError as error:
         raise EncryptedError("protected by a password") from error
     except (calamine.CalamineError, calamine.ZipError, calamine.XmlError) as error:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from doc_classify.errors import EncryptedError, LimitExceededError
+from doc_classify.errors import DamagedError, EncryptedError, LimitExceededError
 
 
 @dataclass
@@ -24,6 +24,13 @@ class UsedRange:
     last_row: int = -1
     first_column: int = -1
     last_column: int = -1
+
+    @property
+    def size(self) -> int:
+        """Cells in the range."""
+        if self.first_row < 0:
+            return 0
+        return (self.last_row - self.first_row + 1) * (self.last_column - self.first_column + 1)
 
     def add(self, row: int, column: int) -> None:
         """Take in a cell.
@@ -43,63 +50,153 @@ class UsedRange:
         self.last_row = max(self.last_row, row)
         self.first_column = min(self.first_column, column)
         self.last_column = max(self.last_column, column)
-        rows = self.last_row - self.first_row + 1
-        columns = self.last_column - self.first_column + 1
-        if rows * columns > self.limit:
+        if self.size > self.limit:
+            rows = self.last_row - self.first_row + 1
+            columns = self.last_column - self.first_column + 1
             raise LimitExceededError(
                 f"a sheet spans {rows:,} x {columns:,} cells, more than {self.limit:,}"
             )
 
 
-_TAG = re.compile(rb"<(?:\w{1,30}:)?(c|row)((?:\s[^<>]*)?)>(</)?")
-_REFERENCE = re.compile(rb"\br\s*=\s*[\"']([A-Za-z]{0,4})(\d{1,9})[\"']")
+_REFERENCE = re.compile(r"([A-Za-z]{1,3})(\d{1,7})", re.ASCII)
+_CONTENT = frozenset(("v", "is", "f", "t"))
+_VALUES = frozenset(("office:value-type", "table:formula"))
+_LONGEST_TAG = 4_000_000
 
 
 def check_xlsx(chunks: Iterable[bytes], limit: int) -> None:
-    """Look at the cells of a worksheet part."""
+    """Look at the cells of a part that may be a worksheet (ECMA-376, 18.3.1.80 ``sheetData``).
+
+    Raises:
+        DamagedError: a worksheet that is not well-formed, or with cells outside of any sheet.
+        LimitExceededError: the sheet is too large.
+    """
     used = UsedRange(limit)
-    row, column = -1, -1
-    for match in _matches(chunks, _TAG):
-        kind, attributes, closed = match.groups()
-        reference = _REFERENCE.search(attributes)
-        if kind == b"row":
-            row = int(reference[2]) - 1 if reference else row + 1
+    row, cell_row, column = -1, 0, -1
+    waiting = False  # for something inside the cell: formatting alone is no content
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal row, cell_row, column, waiting
+        if ":" in name:
+            name = name.partition(":")[2]
+        if name == "c":
+            waiting = True
+            reference = attributes.get("r")
+            if reference is None:
+                cell_row = max(row, 0)
+                column += 1
+            else:
+                cell_row, column = _position(reference)
+        elif name == "row":
+            waiting = False
+            number = attributes.get("r")
+            row = row + 1 if number is None else _position("A" + number)[0]
             column = -1
-            continue
-        if reference:
-            row, column = int(reference[2]) - 1, _column(reference[1])
-        else:
-            column += 1
-        if not closed and not attributes.endswith(b"/"):  # formatting alone is no content
-            used.add(max(row, 0), column)
+        elif waiting and name in _CONTENT:
+            waiting = False
+            used.add(cell_row, column)
 
-
-_ODS_TAG = re.compile(rb"<table:(table|table-row|table-cell|covered-table-cell)((?:\s[^<>]*)?)>")
-_ROWS = re.compile(rb"number-rows-repeated\s*=\s*[\"'](\d{1,9})")
-_COLUMNS = re.compile(rb"number-columns-repeated\s*=\s*[\"'](\d{1,9})")
+    _scan(chunks, start, b"sheetData")
 
 
 def check_ods(chunks: Iterable[bytes], limit: int) -> None:
-    """Look at the cells of the content of an OpenDocument spreadsheet, repetitions included."""
+    """Look at the cells of the content of an OpenDocument spreadsheet, repetitions included.
+
+    The engine reads all tables at once, so the limit is one for all of them.
+
+    Raises:
+        DamagedError: not well-formed.
+        LimitExceededError: the tables are too large.
+    """
     used = UsedRange(limit)
-    row = column = 0
-    repeat = 1
-    for match in _matches(chunks, _ODS_TAG):
-        kind, attributes = match.groups()
-        if kind == b"table":
-            used, row, repeat = UsedRange(limit), 0, 0
-        elif kind == b"table-row":
-            row += repeat
-            column = 0
-            found = _ROWS.search(attributes)
-            repeat = int(found[1]) if found else 1
-        else:
-            found = _COLUMNS.search(attributes)
-            width = int(found[1]) if found else 1
-            if not attributes.endswith(b"/") or b"value-type" in attributes:
-                used.add(row, 0)
-                used.add(row + max(0, repeat - 1), column + max(0, width - 1))
+    row = column = width = 0
+    repeat = 0
+    waiting = False
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal used, row, column, width, repeat, waiting
+        if name in ("table:table-cell", "table:covered-table-cell"):
             column += width
+            width = _times(attributes, "table:number-columns-repeated")
+            waiting = True
+            if not attributes.keys() & _VALUES:
+                return
+        elif name == "table:table-row":
+            waiting = False
+            row += repeat
+            repeat = _times(attributes, "table:number-rows-repeated")
+            column = width = 0
+            return
+        elif name == "table:table":
+            waiting = False
+            used = UsedRange(used.limit - used.size)
+            row = column = width = repeat = 0
+            return
+        elif name != "text:p":
+            return
+        if waiting:
+            waiting = False
+            used.add(row, 0)
+            used.add(row + max(0, repeat - 1), column + max(0, width - 1))
+
+    _scan(chunks, start, b"table:table")
+
+
+def _scan(
+    chunks: Iterable[bytes], start: Callable[[str, dict[str, str]], None], awaited: bytes
+) -> None:
+    """Hand every element that starts to ``start``, once ``awaited`` has been seen in the bytes.
+
+    A pattern would be led astray by comments, by quotes and by ``>`` in values; and what is
+    well-formed to this parser is read by the engine in the same way.
+    """
+    from xml.parsers import expat  # no entity is expanded: a definition of types ends it
+
+    def refuse(*_: object) -> None:
+        raise DamagedError("a document type definition where none belongs")
+
+    parser = expat.ParserCreate("utf-8")
+    parser.StartDoctypeDeclHandler = refuse
+    seen, tail, size = False, b"", 0
+    damage: Exception | None = None
+    for chunk in chunks:
+        tail += chunk
+        if not seen and awaited in tail:
+            seen = True
+            parser.StartElementHandler = start
+        tail = tail[-len(awaited) :]
+        size += len(chunk)
+        if damage is None:
+            try:
+                parser.Parse(chunk, False)
+            except (expat.ExpatError, DamagedError) as error:
+                damage = error
+            else:  # a tag without end would be looked through anew with every piece
+                if size - parser.CurrentByteIndex > _LONGEST_TAG:
+                    raise LimitExceededError("a tag or comment of several megabytes")
+        if damage and seen:  # any other part may be what it likes
+            raise DamagedError(f"the sheets cannot be read: {damage}") from damage
+    if seen:
+        try:
+            parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            raise DamagedError(f"the sheets cannot be read: {error}") from error
+
+
+def _position(reference: str) -> tuple[int, int]:
+    """Row and column of a reference such as ``XFD1048576``, zero-based."""
+    match = _REFERENCE.fullmatch(reference)
+    row, column = (int(match[2]), _column(match[1])) if match else (0, 0)
+    if not 1 <= row <= 1_048_576 or column >= 16_384:
+        raise DamagedError(f"a cell outside of any sheet: {reference[:20]!r}")
+    return row - 1, column
+
+
+def _times(attributes: dict[str, str], name: str) -> int:
+    value = attributes.get(name, "1")
+    if not value.isdecimal() or len(value) > 9:
+        raise DamagedError(f"a repetition that is no number: {value[:20]!r}")
+    return int(value)
 
 
 def check_xlsb(data: bytes, limit: int) -> None:
@@ -118,49 +215,45 @@ def check_xlsb(data: bytes, limit: int) -> None:
 
 
 _BIFF_CELLS = frozenset({0x0006, 0x0203, 0x0204, 0x0205, 0x027E, 0x00FD, 0x00D6, 0x00BD})
+_BIFF_SEVERAL = 0x00BD
 _BIFF_BEGIN = 0x0809
+_BIFF_END = 0x000A
 _BIFF_PASSWORD = 0x002F
 
 
 def check_xls(stream: bytes, limit: int) -> None:
-    """Look at the cells of all sheets in the stream of an Excel 97-2003 workbook.
+    """Look at the cells of all sheets in the stream of an Excel 97-2003 workbook ([MS-XLS]).
 
     Raises:
         EncryptedError: the workbook needs a password.
         LimitExceededError: a sheet is too large.
     """
     used = UsedRange(limit)
+    depth = 0  # charts begin and end inside of sheets
     at = 0
     while at + 4 <= len(stream):
         kind, size = struct.unpack_from("<HH", stream, at)
         at += 4
         if kind == _BIFF_BEGIN:
-            used = UsedRange(limit)
+            if depth == 0:
+                used = UsedRange(limit)
+            depth += 1
+        elif kind == _BIFF_END:
+            depth = max(0, depth - 1)
         elif kind == _BIFF_PASSWORD:
             raise EncryptedError("protected by a password")
         elif kind in _BIFF_CELLS and size >= 4 and at + 4 <= len(stream):
             row, column = struct.unpack_from("<HH", stream, at)
             used.add(row, column)
+            if kind == _BIFF_SEVERAL and size >= 6 and at + size <= len(stream):
+                used.add(row, struct.unpack_from("<H", stream, at + size - 2)[0])
         at += size
 
 
-def _matches(chunks: Iterable[bytes], pattern: re.Pattern[bytes]) -> Iterator[re.Match[bytes]]:
-    """Tags that match, also where they lie across two pieces."""
-    rest = b""
-    for chunk in chunks:
-        data = rest + chunk
-        cut = data.rfind(b"<", 0, len(data) - 1)
-        if cut < 0 or len(data) - cut > 100_000:
-            cut = len(data)
-        yield from pattern.finditer(data, 0, cut + 2)  # up to what tells a closing tag
-        rest = data[cut:]
-    yield from pattern.finditer(rest)
-
-
-def _column(letters: bytes) -> int:
+def _column(letters: str) -> int:
     number = 0
     for letter in letters.upper():
-        number = number * 26 + letter - 64
+        number = number * 26 + ord(letter) - 64
     return max(0, number - 1)
 
 
