@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,30 @@ def test_an_error_inside_a_running_event_loop(documents):
 
     with pytest.raises(ConfigurationError, match="nowhere"):
         asyncio.run(notebook())
+
+
+def test_an_interrupt_inside_a_running_event_loop_ends_the_run(documents):
+    """A notebook's: there Ctrl-C reaches the cell, and the run is in another thread."""
+    for number in range(200):
+        (documents / f"{number}.txt").write_text(f"Invoice {number}, amount due")
+    interrupted = []
+
+    def interrupt(stats: object) -> None:
+        if not interrupted:
+            interrupted.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    async def notebook() -> None:
+        processor.process_directory(documents)
+
+    loop = asyncio.new_event_loop()  # not asyncio.run: that takes the signal to itself
+    with ParallelDocumentProcessor(num_workers=1, on_progress=interrupt) as processor:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(notebook())
+        assert processor.store.run().state == "interrupted"
+        assert processor.stats.pending > 0
+    loop.close()
+    assert not psutil.Process().children()
 
 
 def test_categories_by_name_and_as_a_taxonomy(documents):

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO, TypeVar
@@ -215,16 +216,35 @@ def run_blocking(work: Coroutine[Any, Any, _T]) -> _T:
         return asyncio.run(work)
     result: list[_T] = []
     errors: list[BaseException] = []
+    stop: list[Callable[[], object]] = []
+    started, ended = threading.Event(), threading.Event()
+
+    async def watched() -> _T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101 (for the type checker: a coroutine runs in a task)
+        stop.append(partial(loop.call_soon_threadsafe, task.cancel))
+        started.set()
+        return await work
 
     def run() -> None:
         try:
-            result.append(asyncio.run(work))
+            result.append(asyncio.run(watched()))
         except BaseException as error:
             errors.append(error)
+        finally:
+            ended.set()
 
     thread = threading.Thread(target=run, name="doc-classify")
     thread.start()
-    thread.join()
+    try:
+        ended.wait()  # not join: once interrupted, it takes the thread for ended (Python 3.11)
+    except KeyboardInterrupt:
+        # It reaches this thread alone; what is classified is stored before it goes on.
+        started.wait()
+        with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+            stop[0]()
+        ended.wait()
+        raise
     if errors:
         raise errors[0]
     return result[0]
