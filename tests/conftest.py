@@ -6,10 +6,8 @@ import contextlib
 import importlib.util
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -46,41 +44,31 @@ def _server(binaries: Path, folder: Path) -> Iterator[str]:
         os.chown(folder, _OWNER, _OWNER)
         if not binaries.is_relative_to("/usr") and not _others_may_run(binaries / "initdb"):
             binaries = _copy_wheel(binaries, folder / "wheel")
-    data = folder / "data"
-    environment = os.environ | {"HOME": str(folder), "LC_ALL": "C"}
+
+    def run(program: str, *arguments: str) -> None:
+        with (folder / "log").open("ab") as log:  # a pipe would stay open as long as the server
+            done = subprocess.run(
+                [binaries / program, "-D", folder / "data", *arguments],
+                check=False,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"HOME": str(folder), "LC_ALL": "C"},
+                cwd=folder,
+                **demote,
+            )
+        if done.returncode:
+            pytest.fail(f"{program}: {(folder / 'log').read_text(errors='replace')}")
+
     port = _free_port()
-    initdb = subprocess.run(
-        [binaries / "initdb", "-D", data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=folder,
-        **demote,
-    )
-    if initdb.returncode:
-        pytest.fail(f"PostgreSQL's initdb failed: {initdb.stderr}")
-    command = [binaries / "postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port)]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(
-            [*command, "-k", folder, "-c", "fsync=off"],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            cwd=folder,
-            **demote,
-        )
+    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
+    run("initdb", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
+    # It leaves the server behind as nobody's child, and returns when that takes connections.
+    run("pg_ctl", "start", "-w", "-t", str(_START_SECONDS), "-o", options)
     try:
-        _wait_for_port(port, server, folder / "log")
         yield f"postgresql://test@127.0.0.1:{port}/postgres"
     finally:
-        # "Fast": not waiting for connections that a failed test has left open.
-        server.send_signal(signal.SIGINT)
-        try:
-            server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        # By the process id in its folder; "fast": not waiting for connections left open.
+        run("pg_ctl", "stop", "-w", "-m", "fast")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -141,18 +129,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _wait_for_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            break
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    sys.stderr.write(log.read_text(errors="replace"))
-    raise RuntimeError("PostgreSQL did not start")
