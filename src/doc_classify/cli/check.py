@@ -147,15 +147,15 @@ def _extra(package: str, extra: str, purpose: str) -> str:
 
 def _ollama(settings: Settings) -> str:
     host = settings.ollama_host
-    url = urlsplit(host if "://" in host else f"http://{host}")
-    # Never the whole address: it may hold a password.
-    where = url.netloc.rsplit("@", 1)[-1]
+    # Never the whole address in a message: it may hold a password.
+    where = host.rsplit("@", 1)[-1]
     # Not through a proxy: the server is on this machine or near it.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
+        url = urlsplit(host if "://" in host else f"http://{host}")
+        where = url.netloc.rsplit("@", 1)[-1]
         with opener.open(f"{url.scheme}://{where}/api/version", timeout=_TIMEOUT) as answer:
-            found = json.loads(answer.read(10_000))
-        version = found["version"]
+            version = json.loads(answer.read(10_000))["version"]
     except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
         raise ConfigurationError(
             f"no Ollama answers at {where} ({error}); not needed for the embedded classifier"
