@@ -331,12 +331,12 @@ def test_classify_prints_what_it_found(here):
     done = doc_classify(here, "classify", "documents/invoice.txt", "--reasoning")
     assert "invoice.txt: invoices, " in done.stdout
     assert done.stderr == ""
-    rows = lines(doc_classify(here, "classify", "documents", "--json"))
+    rows = lines(called(here, "classify", "documents", "--json"))
     assert sorted(Path(row["path"]).name for row in rows) == sorted(
         Path(name).name for name in TEXTS
     )
     (here / "empty.txt").touch()
-    failed = doc_classify(here, "classify", "empty.txt", "documents/letter.txt", code=1)
+    failed = called(here, "classify", "empty.txt", "documents/letter.txt", code=1)
     assert "empty.txt: failed (empty): " in failed.stdout
     assert not list(here.glob("*.db"))
 

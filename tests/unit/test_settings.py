@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from doc_classify.cli import cli
@@ -171,6 +172,7 @@ def test_categories_may_be_a_list_in_the_file(here):
     assert load_settings().make_taxonomy().names == ("a", "b")
 
 
+@settings_of_hypothesis(max_examples=40, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(Settings.model_fields)), st.text(max_size=5)))
 def test_any_option_gives_settings_or_a_configuration_error(options):
     try:
