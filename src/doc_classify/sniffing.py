@@ -52,6 +52,13 @@ _MAGIC = (
     (b"fLaC", "audio/flac"),
     (b"\x1a\x45\xdf\xa3", "video/x-matroska"),
 )
+_RIFF = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
+_BRANDS = {
+    **dict.fromkeys((b"heic", b"heix", b"hevc", b"mif1", b"msf1"), "image/heic"),
+    **dict.fromkeys((b"avif", b"avis"), "image/avif"),
+    b"M4A ": "audio/mp4",
+    b"qt  ": "video/quicktime",
+}
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 _TEXT_SUFFIXES = {
@@ -119,7 +126,24 @@ _NAMES = {
     "image/gif": "GIF image",
     "image/bmp": "BMP image",
     "image/webp": "WebP image",
+    "image/heic": "HEIC image",
+    "image/avif": "AVIF image",
+    "audio/mpeg": "MP3 audio",
+    "audio/mp4": "MPEG-4 audio",
+    "audio/wav": "WAV audio",
+    "audio/ogg": "Ogg audio or video",
+    "audio/flac": "FLAC audio",
+    "video/mp4": "MPEG-4 video",
+    "video/quicktime": "QuickTime video",
+    "video/x-matroska": "Matroska video",
+    "video/x-msvideo": "AVI video",
     "application/zip": "ZIP archive",
+    "application/x-tar": "tar archive",
+    "application/x-7z-compressed": "7-Zip archive",
+    "application/vnd.rar": "RAR archive",
+    "application/x-bzip2": "bzip2 archive",
+    "application/x-xz": "xz archive",
+    "application/vnd.wordperfect": "WordPerfect document",
     "application/gzip": "gzip archive",
     "application/x-executable": "program",
     "application/postscript": "PostScript document",
@@ -180,11 +204,13 @@ def _by_magic(file: BinaryIO, head: bytes) -> str | None:
         if head.startswith(magic):
             return media_type
     if head[:4] == b"RIFF":
-        return "image/webp" if head[8:12] == b"WEBP" else UNKNOWN
+        return _RIFF.get(head[8:12], UNKNOWN)
+    if head[4:8] == b"ftyp":
+        return _BRANDS.get(head[8:12], "video/mp4")
+    if head[257:262] == b"ustar":
+        return "application/x-tar"
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES:
         return "image/bmp"
-    if head[4:8] == b"ftyp":
-        return "video/mp4"
     if head[:2] == b"MZ" and b"\0" in head[:64]:
         return "application/x-executable"
     return None
@@ -228,7 +254,8 @@ _HTML = re.compile(r"<(?:!doctype\s+html|html[\s>/])", re.IGNORECASE)
 _HTML_FRAGMENT = re.compile(
     r"<(?:head|body|title|meta|script|style|table|div|h1|p|br)[\s>/]", re.IGNORECASE
 )
-_MBOX = re.compile(r"From \S+ .*\d\d:\d\d.*\r?\n[\w-]+:")
+_MBOX = re.compile(r"From \S{1,300} ([^\n]{1,300})\n[\w-]+:")
+_CLOCK = re.compile(r"\d\d:\d\d")
 _FIELD = re.compile(r"([!-9;-~]{1,70}):(?:[ \t]|\r?$)")
 _PROOF_OF_MAIL = frozenset(
     [
@@ -262,7 +289,8 @@ def _kind_of_text(text: str, name: str) -> str:
     markup = _kind_of_markup(text, suffix)
     if markup:
         return markup
-    if _MBOX.match(text):
+    separator = _MBOX.match(text)
+    if separator and _CLOCK.search(separator[1]):
         return "application/mbox"
     if _is_mail(text, suffix == ".eml"):
         return "message/rfc822"

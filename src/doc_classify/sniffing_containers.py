@@ -119,7 +119,7 @@ def _local(head: bytes) -> Iterator[_Entry]:
         (names,) = struct.unpack_from("<26xH", head, at)
         name = head[at + 30 : at + 30 + names].decode("utf-8", "replace").replace("\\", "/")
         yield _Entry(name, method, compressed, at)
-        at = head.find(b"PK\x03\x04", at + 30)
+        at = head.find(b"PK\x03\x04", at + 30 + names)
 
 
 def _part(file: BinaryIO, entry: _Entry | None) -> bytes:

@@ -11,11 +11,17 @@ import pptx
 import pytest
 from docx.oxml import parse_xml
 from docx.oxml.ns import nsdecls
+from pptx.chart.data import CategoryChartData
+from pptx.enum.chart import XL_CHART_TYPE
+from pptx.opc.package import Part
+from pptx.opc.packuri import PackURI
 
-from doc_classify.errors import MissingDependencyError, NoTextError
+from doc_classify.errors import DamagedError, MissingDependencyError, NoTextError
 from doc_classify.extraction import Document, extract
+from doc_classify.extraction.compressed_rtf import unpack_rtf
 from doc_classify.extraction.decoding import decode, is_text_encoding
 from doc_classify.extraction.options import ExtractionOptions, PageSelection
+from doc_classify.extraction.rtf import rtf_text
 from doc_classify.sniffing import sniff_bytes
 
 
@@ -137,6 +143,28 @@ def test_word_with_damaged_end_keeps_its_beginning(read):
     assert result.problems[0].kind == "damaged"
 
 
+def test_word_comments_and_charts(read):
+    document = docx.Document()
+    document.add_comment(document.add_paragraph("body").runs, "a remark", "A. Uthor", "AU")
+    assert read(saved(document)).text == "body\n\na remark"
+
+
+def test_opendocument_comments(read):
+    content = (
+        '<office:document-content xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"'
+        ' xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/"><office:body><office:text>'
+        "<text:p>by <text:creator>Eve</text:creator><office:annotation><dc:creator>A</dc:creator>"
+        "<dc:date>2024-01-01T00:00:00</dc:date><text:p>a remark</text:p></office:annotation>"
+        " end</text:p></office:text></office:body></office:document-content>"
+    )
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("mimetype", "application/vnd.oasis.opendocument.text")
+        archive.writestr("content.xml", content)
+    assert read(buffer.getvalue()).text == "by Eve\na remark\n\n end"
+
+
 # PowerPoint ---------------------------------------------------------------------------------
 
 
@@ -153,6 +181,28 @@ def test_slides_are_pages_with_their_notes(read):
     assert result.page_count == 6
     assert result.pages[0].text.split() == ["Slide", "1", "Note", "1"]
     assert "left\tright" in result.pages[3].text
+
+
+def test_charts_and_comments_of_slides(read):
+    show = pptx.Presentation()
+    slide = show.slides.add_slide(show.slide_layouts[6])
+    data = CategoryChartData()
+    data.categories = ["x"]
+    data.add_series("s", (1,))
+    chart = slide.shapes.add_chart(XL_CHART_TYPE.PIE, 0, 0, 99, 99, data).chart
+    chart.has_title = True
+    chart.chart_title.text_frame.text = "What the chart shows"
+    comment = (
+        '<p:cmLst xmlns:p="http://schemas.openxmlformats.org/presentationml/2006/main">'
+        "<p:cm><p:pos x='1' y='1'/><p:text>a remark</p:text></p:cm></p:cmLst>"
+    )
+    part = Part(
+        PackURI("/ppt/comments/comment1.xml"), "a/b+xml", show.part.package, comment.encode()
+    )
+    slide.part.relate_to(part, "http://x/relationships/comments")
+    text = read(saved(show)).text
+    assert "What the chart shows" in text
+    assert "a remark" in text
 
 
 # Spreadsheets -------------------------------------------------------------------------------
@@ -177,6 +227,17 @@ def test_formatting_far_away_is_no_content(read):
     book.active["A1"] = "here"
     book.active["XFD1048576"].font = openpyxl.styles.Font(bold=True)
     assert read(saved(book)).text == "Sheet\nhere"
+
+
+@pytest.mark.parametrize("name", ["a.xls", "a.xlsb", "a.ods", "a.XLSX", "a.pdf", "a"])
+def test_workbooks_with_wrong_names(tmp_path, name):
+    book = openpyxl.Workbook()
+    book.active["A1"] = "here"
+    path = tmp_path / name
+    book.save(tmp_path / "book")
+    (tmp_path / "book").rename(path)
+    document = Document(path, name, sniff_bytes(path.read_bytes(), name))
+    assert extract(document, ExtractionOptions()).text == "Sheet\nhere"
 
 
 def test_empty_workbook_has_no_text(read):
@@ -249,6 +310,37 @@ def test_mailbox_messages_are_pages(read):
     assert result.pages[1].text.endswith("Subject: S5\n\nFrom 5")
 
 
+def test_mailbox_separators(read):
+    head = b"From a@b Thu Jan  1 00:00:00 1970\nFrom: a@b\n\n"
+    body = b"one\nFrom here 12:00 no blank line\n\nFrom without a time\n\r\nFrom x 10:00\n\r\n"
+    result = read(head + body + head + b"two")
+    assert result.page_count == 3
+    assert result.pages[0].text.endswith("blank line\n\nFrom without a time")
+    assert result.pages[2].text.endswith("two")
+
+
+@pytest.mark.parametrize(
+    ("packed", "text"),
+    [  # the examples of [MS-OXRTFCP] 3.1
+        (
+            "2d0000002b0000004c5a4675f1c5c7a703000a007263706731323542320af32068656c0900206277"
+            "05b06c647d0a800fa0",
+            "hello world",
+        ),
+        ("1a0000001c0000004c5a4675e2d44b51410004205758595a0d6e7d010eb0", "WXYZ" * 5),
+        ("1a0000000c0000004d454c41000000007b5c7274663120787d", "x"),
+    ],
+)
+def test_rich_text_of_outlook(packed, text):
+    data = bytes.fromhex(packed)
+    assert rtf_text(unpack_rtf(data, 10_000)).strip() == text
+    assert len(unpack_rtf(data, 5)) <= 5 + 17
+    for end in range(16, len(data)):
+        unpack_rtf(data[:end], 10_000)
+    with pytest.raises(DamagedError):
+        unpack_rtf(data[:15], 10_000)
+
+
 # Web ----------------------------------------------------------------------------------------
 
 
@@ -264,6 +356,16 @@ def test_html(read):
     assert "1\t2" in result.text
     assert "menu" in result.text
     assert "no" not in result.text
+
+
+def test_long_pages_lose_their_pictures_first_and_their_end_then(read):
+    picture = b'<img src="data:image/png;base64,' + b"iVBORw0K" * 1_500_000 + b'">'
+    result = read(b"<html><p>first</p>" + picture + b"<p>last</p></html>")
+    assert result.text.split() == ["first", "last"]
+    assert not result.truncated
+    result = read(b"<html><p>first</p>" + b"<p></p>" * 2_000_000 + b"<p>last</p></html>")
+    assert result.text == "first"
+    assert result.truncated
 
 
 def test_xhtml_with_closed_title(read):

@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import time
 import zipfile
 
 import pytest
@@ -66,7 +67,12 @@ def test_written_documents_are_known_whatever_their_name(extension):
         (b"From: a\nTo: b\nSubject: memo\n\nplain memo", "text/plain"),
         (b"Message-ID: <a@b>\nFrom: a\n\nx", "message/rfc822"),
         (b"From a@b Thu Jan  1 00:00:00 1970\nFrom: a\n\nx", "application/mbox"),
+        (b"From a@b Thu Jan\nFrom: a\n\nx", "text/plain"),
         (b"\x1f\x8b\x08", "application/gzip"),
+        (b"\0\0\0\x18ftypheic\0\0", "image/heic"),
+        (b"\0\0\0\x18ftypmp42\0\0", "video/mp4"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "audio/wav"),
+        (b"a.txt".ljust(257, b"\0") + b"ustar\x0000", "application/x-tar"),
     ],
 )
 def test_bytes(data, expected):
@@ -188,3 +194,20 @@ def test_describe():
     assert describe("application/pdf") == "PDF document"
     assert describe("x/y") == "x/y"
     assert describe(f"{ODF}.text-template") == "OpenDocument text"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"From a " + b"12:34" * 13_000,
+        b"<?xml" + b" ?><?" * 13_000,
+        b"<!--" * 16_000,
+        b"<!-- -->" * 8_000,
+        b"a:" * 32_000,
+        b"PK\x03\x04" + (b"PK\x03\x04".ljust(26, b"\xff") + b"\xff\xff\0\0") * 2_000,
+    ],
+)
+def test_hostile_heads_take_no_time(data):
+    started = time.perf_counter()
+    sniff_bytes(data, "a.eml")
+    assert time.perf_counter() - started < 1

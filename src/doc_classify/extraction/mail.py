@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 import re
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable
 from datetime import datetime
 from email.message import EmailMessage, Message
 from functools import partial
@@ -12,9 +13,11 @@ from typing import Any, ClassVar, TypeVar, cast
 
 from doc_classify.errors import DamagedError, DocClassifyError, LimitExceededError
 from doc_classify.extraction.base import Document
+from doc_classify.extraction.compressed_rtf import unpack_rtf
 from doc_classify.extraction.decoding import decode
 from doc_classify.extraction.mail_parts import Mail, as_text, read_attachments
 from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.extraction.rtf import rtf_text
 from doc_classify.extraction.web import html_text
 from doc_classify.records import Extraction, Page, Problem
 
@@ -23,7 +26,11 @@ _MBOX = "application/mbox"
 _MSG = "application/vnd.ms-outlook"
 _HEADER_LENGTH = 4_000
 _DEPTH = 50
-_SEPARATOR = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\n]*\d\d:\d\d[^\n]*\n")
+_RICH_TEXT = 0x1009  # PidTagRtfCompressed, [MS-OXPROPS] 2.944
+_MOST_RICH_TEXT = 2_000_000
+_MOST_MESSAGES = 1_000_000
+_SEPARATOR = re.compile(rb"From ([^\n]{1,600})\n")
+_CLOCK = re.compile(rb"\d\d:\d\d")
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 T = TypeVar("T")
 
@@ -64,7 +71,7 @@ class MailExtractor:
             document.path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            spans = list(_messages(data))
+            spans = _Spans(data)
             for index in options.pages.indices(len(spans)):
                 if left <= 0:
                     break
@@ -84,22 +91,49 @@ class MailExtractor:
             media_type=document.media_type,
             pages=tuple(pages),
             engine=self.name,
-            page_count=len(spans),
+            page_count=len(spans) if spans.complete else None,
             attachments=tuple(names),
             problems=tuple(problems),
-            truncated=left <= 0,
+            truncated=left <= 0 or not spans.complete,
         )
 
 
-def _messages(data: mmap.mmap) -> Iterator[tuple[int, int]]:
-    """Where the messages of a mailbox begin and end, the lines between them left out."""
-    start: int | None = None
-    for match in _SEPARATOR.finditer(data):
-        if start is not None:
-            yield start, match.start()
-        start = match.end()
-    if start is not None:
-        yield start, len(data)
+class _Spans:
+    """Where the messages of a mailbox begin and end, the lines between them left out.
+
+    The format has no standard: RFC 4155 describes what is common. A line that begins a message
+    follows an empty one and bears a time; a mailbox that is cut open may lack the first.
+    """
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._edges = array("Q")  # millions of messages fit
+        self.complete = True
+        at = 0 if data[:5] == b"From " else _next_line(data, 0)
+        while at >= 0:
+            match = _SEPARATOR.match(data, at)
+            if match and _CLOCK.search(match[1]):
+                if len(self) == _MOST_MESSAGES:
+                    self.complete = False
+                    break
+                self._edges.extend((match.start(), match.end()))
+                at = match.end() - 1
+            at = _next_line(data, at)
+        self._edges.append(len(data) if self.complete else at)
+
+    def __len__(self) -> int:
+        return len(self._edges) // 2
+
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._edges[2 * index + 1], self._edges[2 * index + 2]
+
+
+def _next_line(data: mmap.mmap, at: int) -> int:
+    """The next ``From`` that follows an empty line, -1 where there is none."""
+    while (at := data.find(b"\nFrom ", at)) >= 0:
+        at += 1
+        if at >= 2 and data[at - 2] in b"\r\n" and (data[at - 2] != 13 or data[at - 3] == 10):
+            return at
+    return -1
 
 
 def _message_bytes(data: mmap.mmap, start: int, end: int, options: ExtractionOptions) -> bytes:
@@ -156,7 +190,7 @@ def _walk(part: EmailMessage, mail: Mail, depth: int) -> None:
     if part.is_multipart() and kind.startswith("multipart/"):
         parts = [p for p in part.get_payload() if isinstance(p, Message)]
         if kind == "multipart/alternative":
-            parts = _preferred(cast(list[EmailMessage], parts))
+            parts = _preferred(cast(list[EmailMessage], parts), mail)
         for inner in parts:
             _walk(cast(EmailMessage, inner), mail, depth + 1)
         return
@@ -169,24 +203,24 @@ def _walk(part: EmailMessage, mail: Mail, depth: int) -> None:
     elif name or disposition == "attachment" or not kind.startswith("text/"):
         mail.attachments.append((name or f"unnamed ({kind})", lambda: _payload(part)))
     else:
-        mail.bodies.append(_body(part))
+        mail.bodies.append(_body(part, mail))
 
 
-def _preferred(parts: list[EmailMessage]) -> list[Message]:
+def _preferred(parts: list[EmailMessage], mail: Mail) -> list[Message]:
     """Of parts that say the same: the plain one if it says anything, else the last text."""
     others: list[Message] = []
     for part in parts:
-        if part.get_content_type() == "text/plain" and _body(part).strip():
+        if part.get_content_type() == "text/plain" and _body(part, mail).strip():
             return [part]
         if not part.get_content_type().startswith("text/plain"):
             others.append(part)
     return others[-1:]
 
 
-def _body(part: EmailMessage) -> str:
+def _body(part: EmailMessage, mail: Mail) -> str:
     data = _payload(part)
     if part.get_content_type() == "text/html":
-        return html_text(data)
+        return _html(data, mail)
     return decode(data, _quietly(part.get_content_charset))
 
 
@@ -222,15 +256,36 @@ def _outlook(data: bytes) -> Mail:
         "Subject": _quietly(lambda: message.subject) or "",
     }
     mail = Mail(headers={name: value for name, value in headers.items() if value}, sent=sent)
-    body = _quietly(lambda: message.body)
-    if not (body and body.strip()):
-        html = _quietly(lambda: message.html_body)
-        body = html_text(html.encode()) if html else ""
-    mail.bodies.append(body)
+    mail.bodies.append(_outlook_body(message, mail))
     for attachment in _quietly(lambda: message.attachments) or ():
         name = _quietly(partial(getattr, attachment, "file_name"))
         mail.attachments.append((name or "unnamed", partial(_attached, attachment)))
     return mail
+
+
+def _outlook_body(message: Any, mail: Mail) -> str:
+    """The plain body, else HTML, else rich text: Outlook need not keep more than one."""
+    body: str | None = _quietly(lambda: message.body)
+    if body and body.strip():
+        return body
+    html = _quietly(lambda: message.html_body)
+    if html:
+        return _html(html.encode("utf-8", "replace"), mail)
+    packed = _quietly(lambda: message.properties.binary_prop_value(_RICH_TEXT))
+    if not packed:
+        return ""
+    try:
+        return rtf_text(unpack_rtf(packed, _MOST_RICH_TEXT))
+    except DamagedError as error:
+        mail.problems.append(Problem(error.kind, str(error)))
+        return ""
+
+
+def _html(data: bytes, mail: Mail) -> str:
+    text, cut = html_text(data)
+    if cut:
+        mail.problems.append(Problem("limit_exceeded", "only the beginning of the body was read"))
+    return text
 
 
 def _attached(attachment: Any) -> bytes:

@@ -40,7 +40,10 @@ class Role(Enum):
 
 @dataclass(frozen=True)
 class Dialect:
-    """Roles by local name; ``paragraph_is_text``: character data of paragraphs is text."""
+    """Roles by local name, or by ``{namespace}name``, which prevails.
+
+    ``paragraph_is_text``: character data of paragraphs is text.
+    """
 
     roles: Mapping[str, Role]
     paragraph_is_text: bool = False
@@ -261,8 +264,8 @@ class _Target:
     def _role(self, tag: str) -> Role:
         role = self._roles.get(tag)
         if role is None:
-            local = tag.rpartition("}")[2]
-            role = self._dialect.roles.get(local, Role.IGNORED)
+            roles = self._dialect.roles
+            role = roles.get(tag) or roles.get(tag.rpartition("}")[2], Role.IGNORED)
             if len(self._roles) < 10_000:
                 self._roles[tag] = role
             else:

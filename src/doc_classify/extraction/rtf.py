@@ -59,6 +59,11 @@ class RtfExtractor:
         )
 
 
+def rtf_text(data: bytes) -> str:
+    """The text of RTF code that comes out of another document; the caller bounds its length."""
+    return _text(_BULK.sub(b" ", _without_binary(data)).decode("cp1252", "replace"))
+
+
 def _text(code: str) -> str:
     from striprtf.striprtf import rtf_to_text
 

@@ -12,7 +12,11 @@ from doc_classify.extraction.markup import Collected, Dialect, DoctypeError, col
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.records import Extraction, Page, Problem
 
-_HTML_BYTES = 50_000_000
+_HTML_BYTES = 10_000_000  # the engine needs forty times as much
+_MOST_BYTES = 100_000_000
+_INLINE = re.compile(
+    rb"data:[\w/.+-]{0,80}(?:;[\w=.+-]{1,80}){0,5};base64,[A-Za-z0-9+/=%\s]{100,}+"
+)
 _XML_BYTES = 20_000_000
 _CHUNK = 65_536
 _XML = "application/xml"
@@ -43,8 +47,8 @@ class WebExtractor:
         if document.media_type == _XML:
             return self._xml(document, options)
         with document.path.open("rb") as file:
-            data = file.read(_HTML_BYTES + 1)
-        tree = _tree(data[:_HTML_BYTES])
+            data = file.read(_MOST_BYTES)
+        tree, cut = _tree(data)
         meta = _meta(tree)
         return Extraction(
             media_type=document.media_type,
@@ -55,7 +59,7 @@ class WebExtractor:
             created=_first(meta, _CREATED),
             modified=_first(meta, _MODIFIED),
             language=_language(tree) or meta.get("content-language"),
-            truncated=len(data) > _HTML_BYTES,
+            truncated=cut,
         )
 
     def _xml(self, document: Document, options: ExtractionOptions) -> Extraction:
@@ -76,9 +80,10 @@ class WebExtractor:
         )
 
 
-def html_text(data: bytes) -> str:
-    """All visible text of a page."""
-    return _text(_tree(data))
+def html_text(data: bytes) -> tuple[str, bool]:
+    """All visible text of a page, and whether the page was too long to be read to its end."""
+    tree, cut = _tree(data)
+    return _text(tree), cut
 
 
 def _collect(document: Document, options: ExtractionOptions) -> Collected:
@@ -108,15 +113,20 @@ def _with_doctype(document: Document) -> Collected:
     return Collected(["".join(pieces)])
 
 
-def _tree(data: bytes) -> Any:
+def _tree(data: bytes) -> tuple[Any, bool]:
+    """The parsed page, and whether its end was left out."""
     from resiliparse.parse.html import HTMLTree
 
+    if len(data) > _HTML_BYTES:
+        data = _INLINE.sub(b"", data)  # pictures inside of the page are most of a long one
+    cut = len(data) > _HTML_BYTES
+    data = data[:_HTML_BYTES]
     match = _CHARSET.search(data, 0, 4096)
     declared = (match[1] or match[2]).decode("ascii") if match else None
-    text = decode(data, declared).replace("\0", "")
+    text = decode(data, declared, cut=cut).replace("\0", "")
     if text.lstrip()[:5] == "<?xml" or "xhtml" in text[:1000].lower():
         text = _CLOSED.sub(r"<\1\2></\1>", text)
-    return HTMLTree.parse(text)
+    return HTMLTree.parse(text), cut
 
 
 def _text(tree: Any) -> str:

@@ -31,11 +31,12 @@ def read(archive: Archive, found: Found) -> None:
             found.truncated = True
             break
         try:
-            text = html_text(archive.read(chapters[index]))
+            text, cut = html_text(archive.read(chapters[index]))
         except DamagedError as error:
             found.damage.append(f"chapter {index + 1}: {error}")
             continue
         found.took(len(text))
+        found.truncated |= cut
         found.pages.append((index + 1, text))
 
 

@@ -9,6 +9,7 @@ from doc_classify.extraction.archive import Archive
 from doc_classify.extraction.markup import Dialect, Role
 from doc_classify.extraction.zipped.parts import Found
 
+_DUBLIN = "{http://purl.org/dc/elements/1.1/}"
 _ROLES = {
     "p": Role.PARAGRAPH,
     "h": Role.PARAGRAPH,
@@ -22,7 +23,12 @@ _ROLES = {
     "note-citation": Role.SKIP,
     "page-number": Role.SKIP,
     "tracked-changes": Role.SKIP,  # deleted text is kept there
-    "annotation": Role.SKIP,
+    "annotation": Role.BLOCK,
+    # Who commented and when; fields of the same names in other namespaces are text.
+    f"{_DUBLIN}creator": Role.SKIP,
+    f"{_DUBLIN}date": Role.SKIP,
+    "creator-initials": Role.SKIP,
+    "sender-initials": Role.SKIP,
     "script": Role.SKIP,
 }
 _BODY = Dialect({**_ROLES, "body": Role.ONLY}, paragraph_is_text=True, only=True)

@@ -12,6 +12,8 @@ from doc_classify.extraction.zipped.parts import Found, main_part, relations
 DIALECT = Dialect(
     {
         "t": Role.TEXT,
+        "cm": Role.BLOCK,
+        "text": Role.TEXT,  # of a comment
         "p": Role.PARAGRAPH,
         "tr": Role.ROW,
         "tc": Role.CELL,
@@ -24,6 +26,7 @@ DIALECT = Dialect(
         "Fallback": Role.SKIP,
     }
 )
+_WITH_SLIDES = ("diagramData", "chart", "notesSlide", "comments")
 _RELATION = re.compile(r"\{[^}]*officeDocument/(?:2006/)?relationships\}id")
 _SLIDE = re.compile(r"ppt/slides/slide(\d{1,9})\.xml", re.IGNORECASE)
 
@@ -45,7 +48,7 @@ def read(archive: Archive, found: Found) -> None:
 def _slide(archive: Archive, found: Found, name: str) -> str:
     texts = [found.collect(archive, name, DIALECT).text]
     for kind, part in relations(archive, name).values():
-        if kind in ("diagramData", "notesSlide") and part in archive and found.left:
+        if kind in _WITH_SLIDES and part in archive and found.left:
             texts.append(found.collect(archive, part, DIALECT).text)
     return "\n".join(texts)
 

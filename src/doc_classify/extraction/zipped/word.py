@@ -33,7 +33,7 @@ DIALECT = Dialect(
     }
 )
 _BEFORE = ("header",)
-_AFTER = ("diagramData", "footnotes", "endnotes", "footer")
+_AFTER = ("diagramData", "chart", "footnotes", "endnotes", "comments", "footer")
 
 
 def read(archive: Archive, found: Found) -> None:
