@@ -99,12 +99,28 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of ``doc-classify``."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that is not UTF-8 shows an escape instead of ending the run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     _end_as_ctrl_c_does_on_sigterm()
     sys.exit(_run())
+
+
+def _open_closed_streams() -> None:
+    """Put the null device where a standard stream is closed (``>&-``).
+
+    Otherwise the next file or socket to be opened would get its number, and its output.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
 
 
 def _run() -> int:
