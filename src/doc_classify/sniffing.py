@@ -59,6 +59,7 @@ _BRANDS = {
     b"M4A ": "audio/mp4",
     b"qt  ": "video/quicktime",
 }
+_MOST_CONTROLS = 0.2  # of old posts and printer files; other binary data is no pure ASCII
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 
 _TEXT_SUFFIXES = {
@@ -232,7 +233,7 @@ def _as_text(head: bytes) -> str | None:
         text = head[length:].decode(encoding, "replace")
         bad = text.count("\ufffd") + sum(c < " " and c not in "\t\n\r\f" for c in text)
         return text if bad <= len(text) // 50 else None
-    if head.translate(None, _NOT_CONTROLS) and _share_of_controls(head) > 0.01:
+    if _share_of_controls(head) > (_MOST_CONTROLS if head.isascii() and 0 not in head else 0.01):
         return None
     try:
         return codecs.getincrementaldecoder("utf-8")("strict").decode(head)

@@ -377,6 +377,8 @@ def test_xml(read):
     assert read(b"<?xml version='1.0'?><a>\n  <b>one</b>\n  <c x='no'>two</c></a>").text == (
         "one\n\ntwo"
     )
+    feed = b"<?xml version='1.0'?><a><![CDATA[<p>R&amp;D <a href='x'>link</a></p>]]></a>"
+    assert read(feed).text.split() == ["R&D", "link"]
     broken = read(b"<?xml version='1.0'?><a><b>one</b><c>two")
     assert broken.text.startswith("one")
     assert broken.problems[0].kind == "damaged"

@@ -60,6 +60,7 @@ def test_written_documents_are_known_whatever_their_name(extension):
         ("日本語".encode("iso2022_jp"), "text/plain"),
         (random.Random(1).randbytes(5000), "application/octet-stream"),
         (b"\0\1\2\3", "application/octet-stream"),
+        (b"cipher \2\2 text of old" * 50, "text/plain"),
         (b"<?xml version='1.0'?><a/>", "application/xml"),
         ("<?xml version='1.0'?><a/>".encode("utf-16"), "application/xml"),
         (b"<?xml version='1.0'?><!-- x --><html xmlns='x'/>", "application/xhtml+xml"),

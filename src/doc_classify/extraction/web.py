@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any, ClassVar
 
 from doc_classify.errors import DamagedError, LimitExceededError
@@ -28,6 +29,7 @@ _CLOSED = re.compile(
     r"<(title|script|style|textarea|iframe|noscript|a|div|span|p|i|b|em|td)(\s[^<>]*)?/>",
     re.IGNORECASE,
 )
+_MARKUP = re.compile(r"</?(?:p|a|b|i|em|strong|ul|li|h\d|div|span|img|br)(?:\s[^<>]{0,2000})?/?>")
 _EVERYTHING = Dialect({}, everything_is_text=True)
 _AUTHORS = ("author", "dc.creator", "article:author")
 _CREATED = ("article:published_time", "dc.date", "dcterms.created", "date")
@@ -69,6 +71,8 @@ class WebExtractor:
             found = _with_doctype(document)
         # Indentation belongs to the markup, not to the text.
         text = "\n".join(" ".join(line.split()) for line in found.text.split("\n"))
+        if _MARKUP.search(text):  # feeds carry HTML as text
+            text = unescape(_MARKUP.sub(" ", text))
         if found.damage and not text.strip():
             raise DamagedError(f"broken XML: {found.damage}")
         return Extraction(
