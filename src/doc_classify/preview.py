@@ -21,6 +21,10 @@ from doc_classify.storage.base import Store
 from doc_classify.summary import duration
 
 _BATCH = 500
+_RUNS = 50
+"""Newest runs among which one is looked for that tells the time."""
+_ENOUGH = 20
+"""Documents from which on a run's rate says something about other documents."""
 
 
 @dataclass(slots=True)
@@ -28,7 +32,7 @@ class Preview:
     """Counts of what a run would meet.
 
     ``types`` counts the files that would be taken, by type; ``rate`` is documents per second of
-    the newest finished run in the database, None where there is none.
+    a recent finished run in the database, None where there is none.
     """
 
     seen: int = 0
@@ -55,7 +59,7 @@ class Preview:
         if self.rate and self.take:
             lines.append(
                 f"About {duration(self.take / self.rate)} at the {self.rate:,.1f} documents/s "
-                "of the last run"
+                "of an earlier run"
             )
         elif self.take:
             lines.append("No finished run in the database yet to estimate the time from.")
@@ -108,16 +112,20 @@ def preview(
                     found.unsupported += 1
                     rejected[describe(media_type)] += 1
         if store:
-            found.rate = next(
-                (
-                    info.stats.documents_per_second
-                    for info in store.runs(50)
-                    if info.state == "finished" and info.stats.processed
-                ),
-                None,
-            )
+            found.rate = _rate(store)
     found.types, found.rejected = dict(types.most_common()), dict(rejected.most_common())
     return found
+
+
+def _rate(store: Store) -> float | None:
+    """Documents per second of the newest finished run, of one that is long enough if there is."""
+    finished = [
+        info.stats
+        for info in store.runs(_RUNS)
+        if info.state == "finished" and info.stats.processed and info.stats.documents_per_second
+    ]
+    enough = [stats for stats in finished if stats.processed >= _ENOUGH]
+    return next((stats.documents_per_second for stats in enough or finished), None)
 
 
 def _hashes(

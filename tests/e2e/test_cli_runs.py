@@ -268,7 +268,7 @@ def test_commands_that_only_look_make_no_tables(here, store_url):
     assert b"finished" in run(here, "runs", DATABASE_URL=store_url).stdout
     done = run(here, "classify-parallel", "documents", "--dry-run", DATABASE_URL=store_url)
     assert b"1 would be classified, 0 are done already" in done.stdout  # no database was asked for
-    assert b"documents/s of the last run" in done.stdout
+    assert b"documents/s of an earlier run" in done.stdout
 
 
 # --- On a terminal --------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ class Store(Protocol):
         ...
 
     def done_hashes(self, fingerprint: str, hashes: Sequence[str]) -> set[str]:
-        """Those of the hashes whose document has a result under the fingerprint."""
+        """Those of the hashes that :meth:`register` would find ``already_done``."""
         ...
 
     def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:

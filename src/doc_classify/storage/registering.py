@@ -70,7 +70,7 @@ def register(
         if first != file:
             status = FileStatus.DUPLICATE
         else:
-            status = _status(found.get(document, _UNKNOWN))
+            status = status_of(found.get(document, _UNKNOWN))
             if status is not FileStatus.PENDING:
                 # Kept with the run, which goes on saying so when a later one mends it.
                 failure = failures.get(document)
@@ -167,7 +167,7 @@ class _Unknown:
 _UNKNOWN = _Unknown()
 
 
-def _status(found: str | _Unknown | None) -> FileStatus:
+def status_of(found: str | _Unknown | None) -> FileStatus:
     """What a stored result (None: classified, else the kind of failure) makes of a file."""
     if isinstance(found, _Unknown):
         return FileStatus.PENDING

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from doc_classify.errors import ConfigurationError
-from doc_classify.records import Outcome, Rejected, RunStats, Source
+from doc_classify.records import FileStatus, Outcome, Rejected, RunStats, Source
 from doc_classify.storage.base import (
     Hashed,
     Registration,
@@ -25,7 +25,7 @@ from doc_classify.storage.base import (
 from doc_classify.storage.engine import make_engine, prepare_folder, reading, storage_error
 from doc_classify.storage.listing import add_breakdowns, list_results, list_sources
 from doc_classify.storage.recording import read_stats, record, stats_of
-from doc_classify.storage.registering import register, reject
+from doc_classify.storage.registering import register, reject, status_of
 from doc_classify.storage.rows import (
     batches,
     clean,
@@ -105,11 +105,15 @@ class SqlStore:
         with reading(self._engine) as connection:
             for part in batches([bytes.fromhex(sha256) for sha256 in hashes]):
                 query = (
-                    select(documents.c.sha256)
+                    select(documents.c.sha256, results.c.error_kind)
                     .join(results, results.c.document_id == documents.c.id)
                     .where(documents.c.sha256.in_(part), results.c.fingerprint == fingerprint)
                 )
-                found.update(bytes(sha256).hex() for sha256 in connection.execute(query).scalars())
+                found.update(
+                    bytes(sha256).hex()
+                    for sha256, kind in connection.execute(query)
+                    if status_of(kind) is FileStatus.ALREADY_DONE
+                )
         return found
 
     def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:
