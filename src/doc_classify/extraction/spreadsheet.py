@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from doc_classify.errors import DamagedError, EncryptedError, LimitExceededError
 from doc_classify.extraction.archive import Archive
 from doc_classify.extraction.base import Document
+from doc_classify.extraction.compound import check_compound
 from doc_classify.extraction.markup import parse_tree
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.extraction.used_range import check_ods, check_xls, check_xlsb, check_xlsx
@@ -77,6 +78,7 @@ def _check_old(document: Document, options: ExtractionOptions) -> None:
 
     if len(document.data) > options.max_unpacked_bytes:
         raise LimitExceededError(f"over {options.max_unpacked_bytes // 10**6} MB")
+    check_compound(document.data)
     with olefile.OleFileIO(document.data) as ole:
         for name in ("Workbook", "Book"):
             if ole.exists(name):
