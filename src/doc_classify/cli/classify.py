@@ -125,6 +125,7 @@ def classify_parallel(
             verbose=verbose,
             export_to=(output, export_format) if do_export else None,
             hint=" --database-url ..." if database_url else "",
+            resume=f"the same command {'starts over' if force else 'does the rest'}",
         )
         work = partial(
             processor.process_directory,

@@ -35,6 +35,7 @@ class Report:
         verbose: name more of the failures.
         export_to: folder and format of an export, None for no export.
         hint: what has to be added to other commands so that they find this run.
+        resume: how an interrupted run is gone on with.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Report:
         verbose: bool,
         export_to: tuple[Path, str] | None = None,
         hint: str = "",
+        resume: str = "the same command does the rest",
     ) -> None:
         self._processor = processor
         self._as_json = as_json
         self._verbose = verbose
         self._export_to = export_to
         self._hint = hint
+        self._resume = resume
 
     def of(self, work: Callable[[], RunStats], progress: AbstractContextManager[Any]) -> int:
         """Do ``work`` and print what came of it; returns the exit code.
@@ -125,7 +128,7 @@ class Report:
         kept = self._processor.use_database
         if interrupted:
             return (
-                "Interrupted. What is classified is stored; the same command does the rest."
+                f"Interrupted. What is classified is stored; {self._resume}."
                 if kept
                 else "Interrupted. With --use-database the same command would do only the rest."
             )

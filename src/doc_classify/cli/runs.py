@@ -228,7 +228,9 @@ def retry(
         use_database=True, settings=settings, on_progress=progress.update
     ) as processor:
         hint = " --database-url ..." if database_url else ""
-        report = Report(processor, as_json=as_json, verbose=verbose, hint=hint)
+        # Without a name it would be this very run, which knows only what it has reached.
+        resume = f"name run {info.run_id} to retry all of its files"
+        report = Report(processor, as_json=as_json, verbose=verbose, hint=hint, resume=resume)
         return report.of(partial(processor.retry, info.run_id, only), progress)
 
 
