@@ -408,6 +408,8 @@ def test_check(here):
         (["classify-parallel", "documents", "--classifier", "nonesuch"], "nonesuch"),
         (["classify-parallel", "documents", "--database-url", "mysql://a/b", "--use-database"], ""),
         (["classify-parallel", "documents", "-w", "0"], "-w"),
+        (["classify-parallel", "documents", "-o", "out"], "--export"),
+        (["classify-parallel", "documents", "--export-format", "csv"], "--export"),
         (["classify-parallel", "documents", "--nonesuch"], "--nonesuch"),
         (["classify-parallel"], "Missing argument"),
         (["nonesuch"], "nonesuch"),

@@ -99,6 +99,8 @@ def classify_parallel(
     )
     if do_export:
         check_export(output, export_format)
+    elif _was_given("output", "export_format"):
+        raise ConfigurationError("-o and --export-format need --export")
     if dry_run:
         return _dry_run(
             path,
@@ -135,6 +137,12 @@ def classify_parallel(
             force=force,
         )
         return report.of(work, progress)
+
+
+def _was_given(*names: str) -> bool:
+    """Whether one of these options stands on the command line."""
+    source = click.get_current_context().get_parameter_source
+    return any(source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
 
 
 def _dry_run(path: Path, settings: Settings, *, as_json: bool, **how: bool) -> int:
