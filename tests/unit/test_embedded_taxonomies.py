@@ -1,0 +1,147 @@
+"""The embedded classifier on categories of the user's own, alone and beside default ones."""
+
+import pytest
+
+from doc_classify.classification import ClassifierInput, make_classifier
+from doc_classify.taxonomy import Category, Taxonomy
+
+LETTER = (
+    "Dear Ms Young,\nThank you for your letter. I would like to meet you next week. Please let me "
+    "know if Tuesday suits you.\nYours sincerely,\nPaul Green"
+)
+MEMO = "MEMORANDUM\nTO: All drivers\nFROM: P. Osei\nSUBJECT: Parking\nPlease be advised of this."
+INVOICE = "INVOICE\nInvoice no. 2201\nBill to: Hartwell\nSubtotal 196.00\nTotal due 235.20"
+CV = (
+    "CURRICULUM VITAE\nDate of birth: 4 May 1951\nNationality: Canadian\nEducation\nB.Sc., "
+    "University of Leeds\nWork experience\nLanguages\nEnglish"
+)
+CRICKET = "The team won the match and its players lead the tournament, the coach said. " * 3
+
+
+def answer(taxonomy, text, **more):
+    return make_classifier("embedded", taxonomy).classify(ClassifierInput(text, **more))
+
+
+def names(*given):
+    return Taxonomy.from_names(given)
+
+
+@pytest.fixture(scope="module")
+def topics():
+    return Taxonomy(
+        (
+            Category("sport", "Matches, teams, players and tournaments."),
+            Category("cooking", "Recipes and kitchens.", keywords=("baking powder",)),
+            Category("space", examples=("The rocket reached orbit around the planet Mars.",)),
+            Category("other"),
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("category", "text"),
+    [
+        ("sport", CRICKET),
+        ("cooking", "Add the baking powder, then bring the recipe to your own kitchen. " * 3),
+        ("space", "A second rocket left for orbit; Mars is the planet it will study. " * 3),
+        ("other", "The committee discussed road taxes with the trade union at length. " * 3),
+    ],
+)
+def test_topics_are_known_by_description_keywords_and_examples(topics, category, text):
+    found = answer(topics, text)
+    assert found.category == category
+    assert found.confidence is None  # nothing was calibrated for these categories
+    assert 0 <= found.score <= 1
+
+
+def test_other_forms_of_a_word_count_and_compounds_too():
+    taxonomy = Taxonomy(
+        (Category("politics", "Governments and elections."), Category("Verkehr", "Straßen, Züge"))
+    )
+    assert answer(taxonomy, "The governing party was elected again. " * 4).category == "politics"
+    assert answer(taxonomy, "Der Nahverkehr stockt, die Hauptstraßen sind voll. " * 4).category == (
+        "Verkehr"
+    )
+
+
+def test_a_name_alone_is_enough():
+    taxonomy = names("gardening", "astronomy")
+    text = "A book on astronomy for those who have a telescope. " * 4
+    assert answer(taxonomy, text).category == "astronomy"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text", "expected"),
+    [
+        ("請求書", "契約書", "本契約書は当事者間の合意です。", "契約書"),
+        ("счета", "договоры", "Договоры подписаны обеими сторонами вчера днём. " * 3, "договоры"),
+        ("फल", "वाहन", "यह वाहन नया है और वाहन तेज़ चलता है। " * 3, "वाहन"),
+        ("فواتير", "عقود", "هذه عقود جديدة بين الطرفين وقعت أمس. " * 3, "عقود"),
+        ("ภาษี", "สัญญา", "เอกสารนี้คือสัญญาระหว่างสองฝ่าย" * 3, "สัญญา"),
+    ],
+)
+def test_any_script(first, second, text, expected):
+    assert answer(names(first, second), text).category == expected
+
+
+@pytest.mark.parametrize(
+    ("category", "text"),
+    [("Letters", LETTER), ("memos", MEMO), ("CV", CV), ("Rechnungen", INVOICE)],
+)
+def test_a_category_that_names_a_kind_of_document_brings_its_cues(category, text):
+    found = answer(names("Letters", "memos", "CV", "Rechnungen"), text)
+    assert found.category == category
+    assert found.confidence is None
+
+
+def test_a_kind_named_among_other_words():
+    taxonomy = names("supplier_invoices", "job applications", "other")
+    assert answer(taxonomy, INVOICE).category == "supplier_invoices"
+    assert answer(taxonomy, CV).category == "job applications"
+    assert answer(taxonomy, MEMO).category == "other"
+
+
+def test_of_some_of_the_default_categories_what_fits_none_is_other():
+    taxonomy = names("invoices", "contracts", "other")
+    assert answer(taxonomy, INVOICE).category == "invoices"
+    assert answer(taxonomy, LETTER).category == "other"
+    assert answer(taxonomy, CV).category == "other"
+
+
+def test_without_other_something_is_chosen_and_flagged():
+    found = answer(names("invoices", "contracts"), "Lorem ipsum dolor sit amet. " * 9)
+    assert found.category in {"invoices", "contracts"}
+    assert found.needs_review
+
+
+def test_default_and_own_categories_beside_each_other():
+    taxonomy = Taxonomy(
+        (
+            *names("invoices", "correspondence").categories,
+            Category("sport", "Matches, teams, players and tournaments."),
+            Category("other"),
+        )
+    )
+    assert answer(taxonomy, INVOICE).category == "invoices"
+    assert answer(taxonomy, LETTER).category == "correspondence"
+    assert answer(taxonomy, CRICKET).category == "sport"
+    assert answer(taxonomy, "Pour the batter into the pan and turn it. " * 6).category == "other"
+
+
+def test_keywords_and_descriptions_add_to_a_default_category():
+    taxonomy = Taxonomy(
+        (
+            Category("reports", "Dossiers of the weather station.", keywords=("barometer",)),
+            *names("invoices", "other").categories,
+        )
+    )
+    text = "The barometer fell at the weather station; barometer readings follow. " * 3
+    assert answer(taxonomy, text).category == "reports"
+
+
+def test_many_categories_and_odd_names_do_no_harm():
+    taxonomy = names(*(f"no. {number} *" for number in range(900)), "***", "日", "a*b")
+    classifier = make_classifier("embedded", taxonomy)
+    found = classifier.classify(ClassifierInput(LETTER), include_reasoning=True)
+    assert found.category in taxonomy.names
+    assert len(found.scores) == 903
