@@ -433,6 +433,14 @@ def test_an_unknown_run(here, command):
     assert error_line(done) == "Error: there is no run 'nonesuch'"
 
 
+def test_retry_of_what_was_not_supported(tmp_path):
+    (tmp_path / "documents").mkdir()
+    (tmp_path / "documents" / "x.bin").write_bytes(bytes(range(256)) * 4)
+    called(tmp_path, "classify-parallel", "documents", "--use-database", "--json", "-w", "1")
+    again = called(tmp_path, "retry", "--error", "unsupported", "--json", "-w", "1")
+    assert json.loads(again.stdout)["unsupported"] == 1
+
+
 def test_retry_by_category_and_failure_at_once(here):
     done = called(here, "retry", "--category", "a", "--failed", code=2)
     assert "--category cannot go with" in error_line(done)

@@ -215,7 +215,9 @@ def retry(
 
     if category and (failed or error_kind):
         raise ConfigurationError("--category cannot go with --failed or --error")
-    only = ResultFilter(category=category, error_kind=error_kind, failed=not category)
+    # A kind may also be "unsupported", which counts as no failure.
+    failed = not (category or error_kind)
+    only = ResultFilter(category=category, error_kind=error_kind, failed=failed)
     settings = settings_from(database_url=database_url, workers=workers)
     with _opened(database_url) as (store, _):
         info = _run(store, run)
