@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 
 from doc_classify.classification.words import silhouette, stem
 
@@ -39,7 +40,7 @@ class CueIndex:
 
     def __init__(self) -> None:
         self._words: dict[str, Cue] = {}
-        self._phrases: dict[str, dict[tuple[str, ...], Cue]] = {}
+        self._phrases: dict[str, dict[str, dict[tuple[str, ...], Cue]]] = {}
         self._beginnings: dict[str, Cue] = {}
         self._endings: dict[str, Cue] = {}
         self._stems: dict[str, Cue] = {}
@@ -56,7 +57,8 @@ class CueIndex:
             return
         text = " ".join(parts)
         if len(parts) > 1:
-            found = self._phrases.setdefault(parts[0], {}).setdefault(tuple(parts), Cue(text))
+            by_second = self._phrases.setdefault(parts[0], {})
+            found = by_second.setdefault(parts[1], {}).setdefault(tuple(parts), Cue(text))
         elif cue.endswith("*"):
             found = self._beginnings.setdefault(text, Cue(text))
         elif cue.startswith("*"):
@@ -106,17 +108,17 @@ class CueIndex:
     def _find_phrases(self, sequence: list[str], top: int) -> Iterator[tuple[Cue, int, bool]]:
         """Phrases, word for word after words that were misread have been corrected."""
         starters = self._phrases
-        number_of: dict[tuple[str, ...], int] = {}
-        first_of: dict[tuple[str, ...], int] = {}
-        for at, word in enumerate(sequence):
-            if word in starters:
-                following = sequence[at : at + _PHRASE_WORDS]
-                for phrase in starters[word]:
-                    if tuple(following[: len(phrase)]) == phrase:
-                        number_of[phrase] = number_of.get(phrase, 0) + 1
-                        first_of.setdefault(phrase, at)
-        for phrase, number in number_of.items():
-            yield starters[phrase[0]][phrase], number, first_of[phrase] < top
+        found: dict[tuple[str, ...], tuple[Cue, int, bool]] = {}
+        for at, (word, second) in enumerate(pairwise(sequence)):
+            if word in starters and (phrases := starters[word].get(second)):
+                following = tuple(sequence[at : at + _PHRASE_WORDS])
+                for phrase, cue in phrases.items():
+                    if following[: len(phrase)] == phrase:
+                        before = found.get(phrase)
+                        found[phrase] = (
+                            (cue, before[1] + 1, before[2]) if before else (cue, 1, at < top)
+                        )
+        yield from found.values()
 
     def _remember(self, word: str) -> tuple[Cue, ...]:
         if len(self._memo) >= _MEMO:  # hostile texts are all new words

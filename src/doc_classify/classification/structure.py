@@ -66,15 +66,14 @@ _LINE = re.compile(
     |(?P<code>\#include|import\ [\w.]{1,60}$|from\ [\w.]{1,60}\ import|def\ \w{1,60}\(
         |public\ (?:static|class|void)|return\b.{0,80};$|\}|</?[a-z]{1,12}>|\$\ \w
         |<\?php|function\ \w{1,40}\()
-    |(?P<address>(?:[a-z]{1,2}-)?(?:\d{5}\ [a-zäöüé]{3,30}
-        |.{3,40}\b(?-i:[A-Z]{2})\ {1,2}\d{5}(?:-\d{4})?
-        |.{3,40}\b(?-i:[A-Z]{1,2}\d[\dA-Z]?\ \d[A-Z]{2}))$)
+    |(?P<address>(?:[a-z]{1,2}-)?\d{5}\ [a-zäöüé]{3,30}$)
     |(?P<copies>(?:enc(?:l(?:osures?)?)?|attachments?|anlagen?|c\.c\.|cc|pièces?\ jointes?)\b
         .{0,30}$)
     |(?P<byline>(?:by|von|par)\ (?-i:[A-Z][\w.'-]{1,20}\ [A-Z][\w.'\ -]{1,30})$)
     )""",
     re.IGNORECASE | re.VERBOSE,
 )
+_POSTCODE = re.compile(r"\b(?:[A-Z]{2} {1,2}\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[\dA-Z]? \d[A-Z]{2})$")
 _REPLY = re.compile(r"[ \t]{0,8}>|[^\n]{1,100}\b(?:writes|wrote|schrieb|écrit):[ \t]*$")
 _NUMBER = re.compile(r"\d[\d.,]{0,14}")
 
@@ -117,9 +116,7 @@ _FIELD_CHARACTERS = 40
 _MAIL_TYPES = ("message/rfc822", "application/mbox", "application/vnd.ms-outlook")
 _IN_MAIL = 0.4
 """What the header lines count in a file of mail, which has them whatever it brings."""
-_FIRST_PERSON = (
-    "i", "my", "me", "ich", "mir", "mein", "meine", "je", "mon", "ma", "yo", "mi", "io", "mio",
-)  # fmt: skip
+_FIRST_PERSON = {"i", "my", "me", "ich", "mir", "mein", "meine", "je", "mon", "ma", "yo", "mi"}
 
 
 def structures(lines: list[str], seen: Words, media_type: str = "") -> dict[str, float]:
@@ -138,6 +135,8 @@ def structures(lines: list[str], seen: Words, media_type: str = "") -> dict[str,
                 headers.add(line[:2].lower())
             else:
                 _count(found, _LINE_NAMES[what])
+        elif at < _TOP_LINES and len(line) <= _HEADING_CHARACTERS and _POSTCODE.search(line):
+            _count(found, _LINE_NAMES["address"])
         if line[-1] in ":_" and 2 < len(line) <= _FIELD_CHARACTERS:
             _count(found, _FIELDS)
         elif ">" in line[:2] or (line[-1] == ":" and _REPLY.match(line)):
@@ -150,7 +149,8 @@ def structures(lines: list[str], seen: Words, media_type: str = "") -> dict[str,
     if len(headers) > 1:
         factor = _IN_MAIL if media_type in _MAIL_TYPES else 1.0
         found[_HEADERS] = factor * min(_MOST, len(headers) / _FULL_HEADERS)
-    if (number := sum(map(seen.body.count, _FIRST_PERSON))) > 1:
+    personal = _FIRST_PERSON.intersection(seen.body)
+    if (number := sum(map(seen.body.count, personal))) > 1:
         found[_PERSONAL] = min(_MOST, number / len(seen.body) / _FULL_PERSONAL)
     return found
 

@@ -19,11 +19,14 @@ _UNSPACED = "぀-ヿ㐀-䶿一-鿿豈-﫿\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3
 # Marks that belong to a word though they are no letters: Hebrew and Arabic points, the vowel
 # signs of the scripts of India.
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u3099-\u309a"
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_SPACED_WORD = re.compile(r"[^\W_]+")
+_NOT_SPACED = re.compile(f"[{_UNSPACED}{_MARKS}]")
 _WORD = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]|[{_MARKS}])+")
 _UNSPACED_START = re.compile(f"[{_UNSPACED}]")
 _LATIN_MARKS = re.compile(r"[\u0300-\u036f]")
-_HYPHENATED = re.compile(r"(?<=[a-z])-\r?\n(?=[a-z])")
-_SPACED_OUT = re.compile(r"(?<!\S)(?:[A-Z] ){3,20}[A-Z](?!\S)")
+_HYPHENATED = re.compile(r"-\r?\n(?=[a-z])")
+_SPACED_OUT = re.compile(r"[A-Z](?<!\S[A-Z])(?: [A-Z]){3,20}(?!\S)")
 _FIRST_UNSPACED = "\u0e00"
 
 
@@ -60,9 +63,10 @@ def words(text: str) -> list[str]:
     """
     text = fold(text)
     if text.isascii():
-        found = _WORD.findall(text)
-        return found if len(text) <= MAX_WORD else [word for word in found if len(word) <= MAX_WORD]
-    found = []
+        return [word for word in _ASCII_WORD.findall(text) if len(word) <= MAX_WORD]
+    if not _NOT_SPACED.search(text):
+        return [word for word in _SPACED_WORD.findall(text) if len(word) <= MAX_WORD]
+    found: list[str] = []
     for word in _WORD.findall(text):
         if word[0] >= _FIRST_UNSPACED and unspaced(word):
             found.extend(word[at : at + 2] for at in range(max(1, len(word) - 1)))
