@@ -101,6 +101,24 @@ def test_a_kind_named_among_other_words():
     assert answer(taxonomy, MEMO).category == "other"
 
 
+def test_capital_letters_and_the_plural_make_no_difference():
+    capital = names("Invoices", "Correspondence", "Employment Contracts", "Other")
+    assert answer(capital, INVOICE).category == "Invoices"
+    assert answer(capital, MEMO).category == "Correspondence"
+    assert answer(capital, CV).category == "Other"
+    text = "EMPLOYMENT AGREEMENT\nThis Agreement is made by and between the parties hereto. " * 3
+    assert answer(capital, text).category == "Employment Contracts"
+
+
+def test_a_kind_with_a_category_of_its_own_is_taken_from_the_larger_one():
+    receipt = "CORNER STORE\nReceipt no 193\nTea 2.40\nTOTAL 8.45\nCASH 10.00\nCHANGE 1.55"
+    taxonomy = names("invoices", "receipts", "correspondence", "memos", "other")
+    assert answer(taxonomy, receipt).category == "receipts"
+    assert answer(taxonomy, INVOICE).category == "invoices"
+    assert answer(taxonomy, MEMO).category == "memos"
+    assert answer(taxonomy, LETTER).category == "correspondence"
+
+
 def test_of_some_of_the_default_categories_what_fits_none_is_other():
     taxonomy = names("invoices", "contracts", "other")
     assert answer(taxonomy, INVOICE).category == "invoices"

@@ -19,10 +19,10 @@ from itertools import pairwise
 from doc_classify.classification import lexicon as lexicons
 from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.evidence import LENGTH, EvidenceFinder, Found
-from doc_classify.classification.profiles import profiles
+from doc_classify.classification.profiles import is_other, profiles
 from doc_classify.classification.words import read
 from doc_classify.records import Classification, freeze_scores
-from doc_classify.taxonomy import DEFAULT_TAXONOMY, OTHER, Taxonomy
+from doc_classify.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 _VERSION = 2
 """To be raised with every change of the code that can change an answer."""
@@ -61,7 +61,7 @@ class EmbeddedClassifier:
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self._names = taxonomy.names
-        self._other = self._names.index(OTHER) if OTHER in self._names else None
+        self._other = next((at for at, name in enumerate(self._names) if is_other(name)), None)
         self._calibrated = taxonomy == DEFAULT_TAXONOMY
         self._lexicon = lexicons.load()
         self._finder = EvidenceFinder(self._lexicon)

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from doc_classify.classification.words import words
+from doc_classify.classification.words import stem, words
 
 _STRENGTHS = ("strong", "clear", "weak")
 
@@ -42,6 +42,7 @@ class Kind:
     headings: frozenset[str]
     cues: dict[str, float]
     structure: dict[str, float]
+    singular_names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ class Lexicon:
         return tuple(kind for kind in self.kinds if kind.category == category)
 
     def named(self, name: str) -> tuple[Kind, ...]:
-        """The kinds that are called so."""
-        return tuple(kind for kind in self.kinds if name in kind.names)
+        """The kinds that are called so, in the singular or the plural."""
+        return tuple(kind for kind in self.kinds if _singular(name) in kind.singular_names)
 
 
 @functools.cache
@@ -93,14 +94,20 @@ def _kind(name: str, entry: dict[str, Any], weights: dict[str, float]) -> Kind:
         for cue in _split(entry[strength]):
             start, end = "*" * cue.startswith("*"), "*" * cue.endswith("*")
             cues.setdefault(f"{start}{normalised(cue)}{end}", float(weights[strength]))
+    names = frozenset(normalised(phrase) for phrase in _split(entry["names"]))
     return Kind(
         name=name,
         category=entry["category"],
-        names=frozenset(normalised(phrase) for phrase in _split(entry["names"])),
+        names=names,
         headings=frozenset(normalised(phrase) for phrase in _split(entry["headings"])),
         cues=cues,
         structure={what: float(weight) for what, weight in entry["structure"].items()},
+        singular_names=frozenset(_singular(phrase) for phrase in names),
     )
+
+
+def _singular(phrase: str) -> str:
+    return " ".join(stem(word) for word in phrase.split())
 
 
 def _split(lines: list[str]) -> list[str]:

@@ -60,6 +60,12 @@ class Profile:
 def profiles(taxonomy: Taxonomy, lexicon: Lexicon) -> list[Profile]:
     """The profile of each category, in the taxonomy's order; that of ``other`` is empty."""
     result = [_profile(category, lexicon) for category in taxonomy.categories]
+    # Beside "receipts", "invoices" are not receipts too.
+    single = [profile.kinds[0][0] for profile in result if len(profile.kinds) == 1]
+    for profile in result:
+        if len(profile.kinds) > 1:
+            kept = [(kind, share) for kind, share in profile.kinds if kind not in single]
+            profile.kinds = kept or profile.kinds
     # A word that many of the categories share says less.
     shared = Counter(stem(term) for profile in result for term in profile.terms)
     described = sum(bool(profile.terms) for profile in result)
@@ -70,14 +76,20 @@ def profiles(taxonomy: Taxonomy, lexicon: Lexicon) -> list[Profile]:
     return result
 
 
+def is_other(name: str) -> bool:
+    """Whether a category is what is left, however its name is capitalised."""
+    return name.casefold() == OTHER
+
+
 def _profile(category: Category, lexicon: Lexicon) -> Profile:
-    if category.name == OTHER:
+    if is_other(category.name):
         return Profile()
     profile = Profile(kinds=_kinds(category.name, lexicon))
-    by_default = {known.name: known for known in DEFAULT_TAXONOMY.categories}.get(category.name)
+    defaults = {known.name: known for known in DEFAULT_TAXONOMY.categories}
+    by_default = defaults.get(category.name.casefold())
     examples = [word for text in category.examples for word in words(text)[:_EXAMPLE_WORDS]]
     sources = [(examples, EXAMPLE)]
-    if by_default is None or by_default.description != category.description:
+    if by_default is None or category.description not in ("", by_default.description):
         sources.append((words(category.description), DESCRIPTION))
     for keyword in category.keywords:
         parts = words(keyword)
@@ -95,13 +107,10 @@ def _profile(category: Category, lexicon: Lexicon) -> Profile:
 
 def _kinds(name: str, lexicon: Lexicon) -> list[tuple[Kind, float]]:
     """The kinds of a default category; those that bear the name, or a word of it."""
-    if own := lexicon.of_category(name):
+    if own := lexicon.of_category(name.casefold()):
         return [(kind, 1.0) for kind in own]
     whole = normalised(name.replace("_", " "))
     if named := lexicon.named(whole):
         return [(kind, 1.0) for kind in named]
-    partly: dict[str, Kind] = {}
-    for word in whole.split():
-        for kind in lexicon.named(word):
-            partly[kind.name] = kind
+    partly = {kind.name: kind for word in whole.split() for kind in lexicon.named(word)}
     return [(kind, _PARTLY_NAMED) for kind in partly.values()]
