@@ -357,6 +357,13 @@ def test_used_range():
         check_xls(begin + first + begin + last, 1000)
     with pytest.raises(LimitExceededError):
         check_xls(struct.pack("<HH2H4xH", 0x00BD, 10, 0, 0, 5000), 1000)
+    check_xls(struct.pack("<HHIIHHH", 0x0200, 14, 0, 65_536, 0, 256, 0), 1000)
+    check_xls(struct.pack("<HHIIHHH", 0x0200, 14, 0, 0, 0, 0, 0), 1000)
+    for first, last in ((0, 2**31), (0xFF000000, 5)):
+        with pytest.raises(DamagedError, match="larger"):
+            check_xls(struct.pack("<HHIIHHH", 0x0200, 14, first, last, 0, 4, 0), 1000)
+    with pytest.raises(DamagedError, match="strings"):
+        check_xls(struct.pack("<HHII", 0x00FC, 8, 1, 2**30), 1000)
     with pytest.raises(EncryptedError):
         check_xls(struct.pack("<HH", 0x2F, 0), 1)
     used = UsedRange(4)

@@ -1,4 +1,4 @@
-"""Word and PowerPoint documents beside the libraries made for them: no word is missing."""
+"""Word and PowerPoint files beside the libraries made for them: no word of theirs is missing."""
 
 import random
 import re

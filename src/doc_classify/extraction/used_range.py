@@ -219,12 +219,16 @@ _BIFF_SEVERAL = 0x00BD
 _BIFF_BEGIN = 0x0809
 _BIFF_END = 0x000A
 _BIFF_PASSWORD = 0x002F
+_BIFF_DIMENSIONS = 0x0200
+_BIFF_STRINGS = 0x00FC
+_BIFF_MOST = 65_536 * 256
 
 
 def check_xls(stream: bytes, limit: int) -> None:
     """Look at the cells of all sheets in the stream of an Excel 97-2003 workbook ([MS-XLS]).
 
     Raises:
+        DamagedError: a stated size or number is impossible; the engine would provide for it.
         EncryptedError: the workbook needs a password.
         LimitExceededError: a sheet is too large.
     """
@@ -242,12 +246,27 @@ def check_xls(stream: bytes, limit: int) -> None:
             depth = max(0, depth - 1)
         elif kind == _BIFF_PASSWORD:
             raise EncryptedError("protected by a password")
+        elif kind == _BIFF_DIMENSIONS:
+            _check_dimensions(stream[at : at + size])
+        elif kind == _BIFF_STRINGS and at + 8 <= len(stream):
+            if struct.unpack_from("<4xI", stream, at)[0] > len(stream) // 3:
+                raise DamagedError("a table of more strings than the file can hold")
         elif kind in _BIFF_CELLS and size >= 4 and at + 4 <= len(stream):
             row, column = struct.unpack_from("<HH", stream, at)
             used.add(row, column)
             if kind == _BIFF_SEVERAL and size >= 6 and at + size <= len(stream):
                 used.add(row, struct.unpack_from("<H", stream, at + size - 2)[0])
         at += size
+
+
+def _check_dimensions(record: bytes) -> None:
+    if len(record) in (10, 14):
+        form = "<4H" if len(record) == 10 else "<IIHH"
+        first_row, last_row, first_column, last_column = struct.unpack_from(form, record)
+        rows, columns = last_row - first_row, last_column - first_column
+        empty = not last_row or not last_column
+        if not empty and (rows < 0 or columns < 0 or rows * columns > _BIFF_MOST):
+            raise DamagedError("a sheet that states to be larger than any can be")
 
 
 def _column(letters: str) -> int:
