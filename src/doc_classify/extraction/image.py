@@ -67,8 +67,8 @@ class ImageExtractor:
         problems: list[Problem] = []
         with _decoding(), _open(document) as image:
             paged = image.format == _PAGED
-            count = _count_pages(image) if paged else 1
-            pages, truncated = _read_pages(image, count, options, problems)
+            count = _count_pages(image, problems) if paged else 1
+            pages, truncated = _read_pages(image, count or 1, options, problems)
         return Extraction(
             media_type=document.media_type,
             pages=tuple(pages),
@@ -117,13 +117,17 @@ def _check_readable(path: Path) -> None:
         raise SourceUnreadableError(f"cannot read the file: {error.strerror or error}") from error
 
 
-def _count_pages(image: Image.Image) -> int:
+def _count_pages(image: Image.Image, problems: list[Problem]) -> int | None:
+    """Pages of a paged image; None, and a problem, where the chain of pages is broken."""
     try:
         return max(1, int(getattr(image, "n_frames", 1)))
     except MemoryError:
         raise
-    except Exception:  # a broken chain of pages; the first is there all the same
-        return 1
+    except Exception as error:
+        # The first page is there all the same.
+        detail = str(error) or type(error).__name__
+        problems.append(Problem("damaged", f"the pages behind the first are lost: {detail}"))
+        return None
 
 
 def _read_pages(

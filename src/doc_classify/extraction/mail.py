@@ -82,6 +82,7 @@ class MailExtractor:
                 except DocClassifyError as error:
                     problems.append(Problem(error.kind, f"message {index + 1}: {error}", index + 1))
                     continue
+                problems += [replace(problem, page=index + 1) for problem in mail.problems]
                 left -= len(text)
                 names += [name for name, _ in mail.attachments]
                 pages.append(Page(index + 1, text))
@@ -218,14 +219,24 @@ def _preferred(parts: list[EmailMessage], mail: Mail) -> list[Message]:
 
 
 def _body(part: EmailMessage, mail: Mail) -> str:
-    data = _payload(part)
+    data = _recorded(mail, "a body", lambda: _payload(part)) or b""
     if part.get_content_type() == "text/html":
         return _html(data, mail)
     return decode(data, _quietly(part.get_content_charset))
 
 
 def _payload(part: Message) -> bytes:
-    payload = _quietly(lambda: part.get_payload(decode=True))
+    """The bytes of a part.
+
+    Raises:
+        DamagedError: its transfer encoding cannot be undone.
+    """
+    try:
+        payload = part.get_payload(decode=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DamagedError(f"its encoding cannot be undone: {error}") from error
     return payload if isinstance(payload, bytes) else b""
 
 
@@ -247,17 +258,20 @@ def _outlook(data: bytes) -> Mail:
     from oxmsg import Message as OutlookMessage
 
     message = OutlookMessage.load(data)
-    recipients = _quietly(lambda: [_person(r) for r in message.recipients]) or []
-    sent = _quietly(lambda: message.sent_date)
+    mail = Mail(headers={})
+    people = _recorded(mail, "the recipients", lambda: [_person(r) for r in message.recipients])
+    sender = _recorded(mail, "the sender", lambda: message.sender)
+    sent = _recorded(mail, "the date", lambda: message.sent_date)
     headers = {
-        "From": _decoded("From", (_quietly(lambda: message.sender) or "")[:_HEADER_LENGTH]),
-        "To": ", ".join(filter(None, recipients))[:_HEADER_LENGTH],
+        "From": _decoded("From", (sender or "")[:_HEADER_LENGTH]),
+        "To": ", ".join(filter(None, people or ()))[:_HEADER_LENGTH],
         "Date": sent.isoformat(" ") if sent else "",
-        "Subject": _quietly(lambda: message.subject) or "",
+        "Subject": _recorded(mail, "the subject", lambda: message.subject) or "",
     }
-    mail = Mail(headers={name: value for name, value in headers.items() if value}, sent=sent)
+    mail.headers = {name: value for name, value in headers.items() if value}
+    mail.sent = sent
     mail.bodies.append(_outlook_body(message, mail))
-    for attachment in _quietly(lambda: message.attachments) or ():
+    for attachment in _recorded(mail, "the list of attachments", lambda: message.attachments) or ():
         name = _quietly(partial(getattr, attachment, "file_name"))
         mail.attachments.append((name or "unnamed", partial(_attached, attachment)))
     return mail
@@ -265,13 +279,14 @@ def _outlook(data: bytes) -> Mail:
 
 def _outlook_body(message: Any, mail: Mail) -> str:
     """The plain body, else HTML, else rich text: Outlook need not keep more than one."""
-    body: str | None = _quietly(lambda: message.body)
+    body: str | None = _recorded(mail, "the plain body", lambda: message.body)
     if body and body.strip():
         return body
-    html = _quietly(lambda: message.html_body)
+    html = _recorded(mail, "the HTML body", lambda: message.html_body)
     if html:
         return _html(html.encode("utf-8", "replace"), mail)
-    packed = _quietly(lambda: message.properties.binary_prop_value(_RICH_TEXT))
+    properties = message.properties
+    packed = _recorded(mail, "the rich text", lambda: properties.binary_prop_value(_RICH_TEXT))
     if not packed:
         return ""
     try:
@@ -298,8 +313,26 @@ def _person(recipient: Any) -> str:
     return f"{name} <{address}>" if address and address != name else name
 
 
+def _recorded(mail: Mail, what: str, read: Callable[[], T]) -> T | None:
+    """What ``read`` gives; where it fails, None, and the mail has a problem."""
+    try:
+        return read()
+    except MemoryError:
+        raise
+    except Exception as error:  # the engines raise whatever a broken message sets off
+        kind = error.kind if isinstance(error, DocClassifyError) else DamagedError.kind
+        problem = Problem(kind, f"{what} cannot be read: {str(error) or type(error).__name__}")
+        if problem not in mail.problems:
+            mail.problems.append(problem)
+        return None
+
+
 def _quietly(read: Callable[[], T]) -> T | None:
-    """What ``read`` gives, None where the message is too broken for it."""
+    """What ``read`` gives, None where the message is too broken for it.
+
+    For what has another form to fall back on (a header as it stands, a charset that is guessed),
+    so that no text is lost; everything else goes through :func:`_recorded`.
+    """
     try:
         return read()
     except (MemoryError, DocClassifyError):
