@@ -19,8 +19,6 @@ from doc_classify.errors import (
 from doc_classify.extraction import (
     Document,
     extract,
-    installed_engines,
-    registry,
     supported_media_types,
 )
 from doc_classify.extraction.clean import clean_language, clean_line, clean_text, clean_time
@@ -165,19 +163,3 @@ def test_clean_lines_and_times():
 def test_supported_media_types():
     assert {"text/plain", "application/pdf", "message/rfc822"} <= supported_media_types()
     assert "application/zip" not in supported_media_types()
-
-
-def test_installed_engines(monkeypatch):
-    found = {engine.name: engine for engine in installed_engines()}
-    assert found["pdf"].available
-    assert found["pdf"].extra is None
-    assert frozenset().union(*(engine.media_types for engine in found.values())) == (
-        supported_media_types()
-    )
-
-    def nothing(name):
-        raise registry.PackageNotFoundError(name)
-
-    monkeypatch.setattr(registry, "distribution", nothing)
-    legacy = next(engine for engine in installed_engines() if engine.name == "legacy")
-    assert (legacy.available, legacy.extra, legacy.missing) == (False, "legacy", ("kreuzberg",))

@@ -2,6 +2,6 @@
 
 from doc_classify.extraction.base import Document
 from doc_classify.extraction.reading import extract
-from doc_classify.extraction.registry import Engine, installed_engines, supported_media_types
+from doc_classify.extraction.registry import supported_media_types
 
-__all__ = ["Document", "Engine", "extract", "installed_engines", "supported_media_types"]
+__all__ = ["Document", "extract", "supported_media_types"]
