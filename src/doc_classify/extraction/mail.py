@@ -6,6 +6,7 @@ import mmap
 import re
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from email.message import EmailMessage, Message
 from functools import partial
