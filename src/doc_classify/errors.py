@@ -8,8 +8,17 @@
     ├── TransientError                trying again later can help
     │   ├── SourceChangedError        the file vanished or changed while it was read
     │   ├── SourceUnreadableError     permission denied, I/O error, ...
-    │   └── StorageError              database locked, full, read-only or away (exit code 3)
+    │   ├── StorageError              database locked, full, read-only or away (exit code 3)
+    │   └── ServerError               the LLM server does not answer, or not as it should
+    │       └── ServerBusyError       it has too much to do (429, 503)
+    ├── CannotGoOnError               the run has to stop; what is done is stored (exit code 3)
+    │   ├── ServerSetupError          model missing, key refused, quota used up, server gone
+    │   └── BudgetReachedError        --max-llm-calls or --max-cost
     └── PermanentError                trying again cannot help
+        ├── ClassificationError       the text was read, but has no category
+        │   ├── InvalidAnswerError    the LLM answered with something that is no category
+        │   ├── ContextExceededError  the document does not fit into the LLM's context
+        │   └── RefusedError          the LLM or its server refused this document
         └── ExtractionError           the document itself is at fault
             ├── UnsupportedTypeError  no extractor for this type of file
             ├── EmptyDocumentError    zero bytes
@@ -86,10 +95,84 @@ class StorageError(TransientError):
     kind = "storage"
 
 
+class ServerError(TransientError):
+    """The LLM server cannot be reached, breaks off, or answers with a fault of its own."""
+
+    kind = "server"
+
+
+class ServerBusyError(ServerError):
+    """The server has more to do than it takes.
+
+    Args:
+        message: what it said.
+        retry_after: seconds that it asks us to wait, None where it does not say.
+    """
+
+    kind = "server_busy"
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class CannotGoOnError(DocClassifyError):
+    """A run cannot go on, through no document's fault. What it has done is stored."""
+
+    kind = "stopped"
+
+
+class ServerSetupError(CannotGoOnError):
+    """The LLM server cannot be used as it is, and waiting would not help."""
+
+    kind = "server_setup"
+
+
+class BudgetReachedError(CannotGoOnError):
+    """The run has spent what it was allowed to spend."""
+
+    kind = "budget"
+
+
 class PermanentError(DocClassifyError):
     """A fault that will be the same however often it is tried."""
 
     kind = "permanent"
+
+
+class ClassificationError(PermanentError):
+    """The document was read, but no category was found for it."""
+
+    kind = "classification"
+
+
+class InvalidAnswerError(ClassificationError):
+    """The LLM's answer names no category of the taxonomy, or several."""
+
+    kind = "invalid_answer"
+
+
+class ContextExceededError(ClassificationError):
+    """The prompt does not fit into the LLM's context, or the server has cut it.
+
+    Args:
+        message: what the server said.
+        tokens: length of the prompt by the server's count, None where it does not say.
+        limit: tokens that the context has, None where it does not say.
+    """
+
+    kind = "context_exceeded"
+
+    def __init__(self, message: str, tokens: int | None = None, limit: int | None = None) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        self.limit = limit
+
+
+class RefusedError(ClassificationError):
+    """The LLM, or a filter in front of it, refused to answer about this document."""
+
+    kind = "refused"
 
 
 class ExtractionError(PermanentError):
@@ -152,7 +235,7 @@ class OutOfMemoryError(ExtractionError):
     kind = "out_of_memory"
 
 
-_PERMANENT_KINDS = frozenset(
+_EXTRACTION_KINDS = frozenset(
     cls.kind
     for cls in (
         UnsupportedTypeError,
@@ -165,11 +248,25 @@ _PERMANENT_KINDS = frozenset(
         WorkerCrashError,
         OutOfMemoryError,
         ExtractionError,
-        PermanentError,
     )
 )
+_PERMANENT_KINDS = _EXTRACTION_KINDS | {
+    cls.kind
+    for cls in (
+        InvalidAnswerError,
+        ContextExceededError,
+        RefusedError,
+        ClassificationError,
+        PermanentError,
+    )
+}
 
 
 def is_permanent(kind: str) -> bool:
     """Whether a recorded failure of this ``kind`` would be the same when tried again."""
     return kind in _PERMANENT_KINDS
+
+
+def is_of_extraction(kind: str) -> bool:
+    """Whether the failure is one of reading the document, which any classifier would meet."""
+    return kind in _EXTRACTION_KINDS

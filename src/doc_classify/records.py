@@ -163,10 +163,38 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds spent on one document, CPU time of the process that did the work."""
+    """Seconds spent on one document.
+
+    CPU time of the process that did the work; for an LLM, the time until it had answered.
+    """
 
     extract: float = 0.0
     classify: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What LLM requests have used, in tokens by the server's own count.
+
+    Attributes:
+        calls: requests sent, also those that failed.
+        prompt_tokens: tokens of the prompts, cached ones included.
+        cached_tokens: those of them that the server had in its cache, as far as it says.
+        completion_tokens: tokens of the answers.
+    """
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -33,13 +33,27 @@ SHARED_VARIABLES = {
     "database_url": "DATABASE_URL",
     "ollama_host": "OLLAMA_HOST",
     "ollama_model": "OLLAMA_MODEL",
+    "openai_base_url": "OPENAI_BASE_URL",
+    "openai_api_key": "OPENAI_API_KEY",
     "categories": "CATEGORIES",
     "celery_broker_url": "CELERY_BROKER_URL",
 }
 """Fields whose environment variable has no prefix."""
 
 
-_MAY_BE_UNSET = ("workers", "categories", "taxonomy")
+_MAY_BE_UNSET = (
+    "workers",
+    "categories",
+    "taxonomy",
+    "openai_base_url",
+    "openai_model",
+    "openai_api_key",
+    "llamacpp_model",
+    "llamacpp_threads",
+    "max_llm_calls",
+    "max_cost",
+    "price_cached",
+)
 """Fields without a default: where a file has them as "", they are not given."""
 
 
@@ -58,7 +72,11 @@ class Settings(BaseSettings):
     taxonomy: Path | None = Field(
         None, description="TOML or JSON file with categories and descriptions."
     )
-    classifier: str = Field("embedded", description="Which classifier decides.")
+    classifier: str = Field(
+        "auto",
+        description="Which classifier decides: ollama, openai, llamacpp, embedded, or auto "
+        "(Ollama where it runs and has the model, else embedded).",
+    )
     workers: int | None = Field(
         None, ge=1, le=1024, description="Worker processes; default: the CPU cores."
     )
@@ -94,6 +112,51 @@ class Settings(BaseSettings):
     recursive: bool = Field(True, description="Go into subfolders.")
     ollama_host: str = Field("http://localhost:11434", description="Address of the Ollama server.")
     ollama_model: str = Field("llama3.2:3b", description="Model that Ollama runs.")
+    openai_base_url: str | None = Field(
+        None, description="Address of an OpenAI-compatible server: http://HOST:PORT/v1."
+    )
+    openai_model: str | None = Field(
+        None, description="Model of that server; may be left out where it has only one."
+    )
+    openai_api_key: SecretStr | None = Field(None, description="Key for that server.")
+    llamacpp_model: Path | None = Field(
+        None, description="GGUF file that the classifier llamacpp runs."
+    )
+    llamacpp_parallel: int = Field(
+        4, ge=1, le=256, description="Requests that llamacpp works on at a time."
+    )
+    llamacpp_threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads of llamacpp; default: as it finds best."
+    )
+    llamacpp_gpu_layers: int = Field(
+        -1, ge=-1, description="Layers of the model in GPU memory; -1: as many as fit."
+    )
+    max_concurrent: int = Field(
+        50, ge=1, le=10_000, description="LLM requests in flight at most; fewer where that is best."
+    )
+    llm_context: int = Field(
+        4096, ge=512, description="Tokens that prompt and answer may have together."
+    )
+    llm_document_tokens: int = Field(
+        1500, ge=64, description="Tokens of a document that the LLM sees: its head and tail."
+    )
+    llm_timeout: float = Field(
+        600.0, gt=0, description="Seconds for one answer, time in the server's queue included."
+    )
+    llm_give_up: float = Field(
+        900.0, ge=0, description="Seconds to wait for a server that went away before giving up."
+    )
+    max_llm_calls: int | None = Field(
+        None, ge=1, description="Stop a run after so many LLM requests."
+    )
+    max_cost: float | None = Field(
+        None, gt=0, description="Stop a run before it costs more, by the prices below."
+    )
+    price_prompt: float = Field(0.0, ge=0, description="Price of a million prompt tokens.")
+    price_cached: float | None = Field(
+        None, ge=0, description="Price of a million cached prompt tokens; default: price_prompt."
+    )
+    price_completion: float = Field(0.0, ge=0, description="Price of a million answer tokens.")
     celery_broker_url: str = Field(
         "redis://localhost:6379/0", description="Message broker of the distributed mode."
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
-from doc_classify.errors import UnsupportedTypeError, is_permanent
+from doc_classify.errors import UnsupportedTypeError, is_of_extraction
 from doc_classify.records import FileStatus, Outcome, RunStats
 from doc_classify.storage.base import RunSpec
 from doc_classify.storage.registering import COUNTER_OF, add_to_counters, lock_run
@@ -180,7 +180,7 @@ def _extraction_row(spec: RunSpec, outcome: Outcome) -> dict[str, Any] | None:
     key = {"document_id": outcome.document_id, "extraction_key": spec.extraction_key}
     if outcome.extraction:
         return key | extraction_row(outcome.extraction)
-    if outcome.failure and is_permanent(outcome.failure.kind):
+    if outcome.failure and is_of_extraction(outcome.failure.kind):
         # Another taxonomy would meet the same failure: it is told without reading again.
         return (
             key
