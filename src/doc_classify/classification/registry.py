@@ -1,4 +1,11 @@
-"""Finding a classifier by its name."""
+"""Finding a classifier by its name.
+
+Two kinds, two entry-point groups. What is small and quick runs inside each worker process
+(:data:`WORKER_GROUP`: name -> a callable that takes a taxonomy and gives a
+:class:`~.base.Classifier`). A language model is a server that is asked from one place
+(:data:`BACKEND_GROUP`: name -> a class with ``from_settings`` that gives a
+:class:`~.chat.ChatBackend`).
+"""
 
 from __future__ import annotations
 
@@ -8,24 +15,33 @@ from doc_classify.classification.base import Classifier
 from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
-GROUP = "doc_classify.classifiers"
-"""Entry-point group: name -> a callable that takes a taxonomy and gives a classifier."""
+WORKER_GROUP = "doc_classify.classifiers"
+BACKEND_GROUP = "doc_classify.chat_backends"
+
+AUTO = "auto"
+"""Ollama where it can be used, else the embedded classifier (:mod:`.opening`)."""
 
 
 def classifier_names() -> list[str]:
-    """The names that :func:`make_classifier` takes."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    """Every name that ``--classifier`` takes."""
+    groups = (WORKER_GROUP, BACKEND_GROUP)
+    return [AUTO, *sorted({entry.name for group in groups for entry in entry_points(group=group)})]
 
 
 def make_classifier(name: str, taxonomy: Taxonomy) -> Classifier:
-    """The classifier of that name for a taxonomy.
+    """The classifier of that name that runs in a worker process.
 
     Raises:
-        ConfigurationError: there is none of that name; the message lists those there are.
+        ConfigurationError: there is none of that name.
     """
-    for entry in entry_points(group=GROUP, name=name):
+    for entry in entry_points(group=WORKER_GROUP, name=name):
         classifier: Classifier = entry.load()(taxonomy)
         return classifier
-    raise ConfigurationError(
+    raise unknown(name)
+
+
+def unknown(name: str) -> ConfigurationError:
+    """What to raise for a name that no classifier has."""
+    return ConfigurationError(
         f"there is no classifier {name!r}; available: {', '.join(classifier_names())}"
     )

@@ -1,0 +1,240 @@
+"""The classifier that asks a large language model, whichever server runs it.
+
+A document costs one request in most cases: the answer is the bare name of a category, and the
+log-probabilities of its tokens give the score. Where the answer is none of the names, or where the
+server gives no choice, the question is asked again for JSON that a schema confines to the names.
+An answer that is still none of them is a failure of that document; nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from types import TracebackType
+
+from doc_classify.classification.base import ClassifierInput
+from doc_classify.classification.budget import Budget
+from doc_classify.classification.chat import ChatBackend, ChatReply, ChatRequest, ServerFacts
+from doc_classify.classification.decoding import Decision, Decoder
+from doc_classify.classification.prompt import Prompt, Question
+from doc_classify.classification.tokens import estimated_tokens, fewest_tokens
+from doc_classify.errors import ContextExceededError, InvalidAnswerError
+from doc_classify.records import Classification, Usage
+from doc_classify.taxonomy import Taxonomy
+from doc_classify.terminal import one_line
+
+_DECODING_VERSION = 1
+"""To be raised with every change that can turn the same answer into another category."""
+
+_REVIEW_MARGIN, _REVIEW_MASS = 0.2, 0.5
+_THINKING_TOKENS = 1_024
+"""More tokens for an answer of a model that cannot be kept from thinking aloud."""
+_SHRINK_TRIES = 3
+_SHOWN = 80
+
+
+class Meter:
+    """Sends the requests of one document, and counts what they use, the failed ones included."""
+
+    def __init__(self, backend: ChatBackend, budget: Budget) -> None:
+        self._backend = backend
+        self._budget = budget
+        self.usage = Usage()
+
+    async def ask(self, request: ChatRequest) -> ChatReply:
+        """Send one request within the budget; raises as :meth:`.ChatBackend.chat` does.
+
+        Raises:
+            BudgetReachedError: the run may not spend it.
+        """
+        prompt = estimated_tokens(request.system) + estimated_tokens(request.user)
+        held = self._budget.hold(Usage(1, prompt, 0, request.max_tokens))
+        used = Usage(calls=1)
+        try:
+            reply = await self._backend.chat(request)
+            used = reply.usage
+            return reply
+        finally:
+            self._budget.settle(held, used)
+            self.usage += used
+
+
+class LlmClassifier:
+    """Puts documents into categories by asking a model; belongs to one event loop.
+
+    Args:
+        backend: the server; opened and closed with this object (``async with``).
+        taxonomy: the categories.
+        context: tokens that prompt and answer may have together.
+        document_tokens: tokens of a document that the model sees.
+        include_reasoning: ask for the reason as well.
+
+    Raises:
+        ConfigurationError: the taxonomy leaves no room for a document.
+    """
+
+    def __init__(
+        self,
+        backend: ChatBackend,
+        taxonomy: Taxonomy,
+        *,
+        context: int,
+        document_tokens: int,
+        include_reasoning: bool = False,
+    ) -> None:
+        self.backend = backend
+        self._taxonomy = taxonomy
+        self._context = context
+        self._wanted_tokens = document_tokens
+        self._include_reasoning = include_reasoning
+        self._decoder = Decoder(taxonomy)
+        self._prompt = self._make_prompt(context)
+        self._facts: ServerFacts | None = None
+
+    async def __aenter__(self) -> LlmClassifier:
+        try:
+            self._facts = facts = await self.backend.open()
+            if facts.context is not None and facts.context < self._context:
+                self._prompt = self._make_prompt(facts.context)
+        except BaseException:
+            await self.backend.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.backend.close()
+
+    @property
+    def name(self) -> str:
+        """Short name as in ``--classifier``."""
+        return self.backend.name
+
+    @property
+    def facts(self) -> ServerFacts:
+        """What is known of server and model; only after opening."""
+        if self._facts is None:
+            raise RuntimeError("the classifier is not open")
+        return self._facts
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.facts.model
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same document could get another answer; only after opening."""
+        facts = self.facts
+        parts = [
+            _DECODING_VERSION,
+            self._prompt.fingerprint,
+            facts.model,
+            facts.version,
+            facts.logprobs,
+            facts.schema,
+            facts.thinks,
+        ]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+    def meter(self, budget: Budget) -> Meter:
+        """For the requests of one document."""
+        return Meter(self.backend, budget)
+
+    async def classify(self, document: ClassifierInput, meter: Meter) -> Classification:
+        """Ask about one document.
+
+        Raises:
+            InvalidAnswerError, ContextExceededError, RefusedError: no category for this document.
+            ServerError: the server failed; the same document may be asked about again.
+            ServerSetupError, BudgetReachedError: nothing more can be asked.
+        """
+        if self._include_reasoning:
+            reply = await self._ask(document, self._prompt.with_reasoning, meter)
+            decision = self._decoder.json(reply)
+        else:
+            decision = None
+            # A model that thinks first has no use for a short answer.
+            if not self.facts.thinks and (self.facts.logprobs or not self.facts.schema):
+                reply = await self._ask(document, self._prompt.by_name, meter)
+                decision = self._decoder.name(reply)
+            if decision is None:
+                reply = await self._ask(document, self._prompt.by_json, meter)
+                decision = self._decoder.json(reply) or self._decoder.name(reply)
+        if decision is None:
+            raise InvalidAnswerError(_complaint(reply))
+        return _classification(decision)
+
+    async def _ask(self, document: ClassifierInput, question: Question, meter: Meter) -> ChatReply:
+        """Ask; where the prompt turns out too long for the server, with less of the document."""
+        tokens = self._prompt.document_tokens
+        for left in reversed(range(_SHRINK_TRIES)):
+            try:
+                return await self._ask_once(document, question, meter, tokens)
+            except ContextExceededError as error:
+                excess = (error.tokens or 0) - (error.limit or 0)
+                fits = error.tokens is not None and error.limit is not None and excess > 0
+                # What the server counts too much, and as much again for our estimate's error.
+                tokens = tokens - 2 * excess - question.max_tokens if fits else tokens // 2
+                if not left or tokens < 64:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _ask_once(
+        self, document: ClassifierInput, question: Question, meter: Meter, tokens: int
+    ) -> ChatReply:
+        facts = self.facts
+        user = self._prompt.user(document, question, tokens=tokens)
+        reply = await meter.ask(
+            ChatRequest(
+                system=self._prompt.system,
+                user=user,
+                max_tokens=question.max_tokens + (_THINKING_TOKENS if facts.thinks else 0),
+                schema=question.schema if facts.schema else None,
+                logprobs=facts.logprobs,
+            )
+        )
+        counted = reply.usage.prompt_tokens
+        least = fewest_tokens(self._prompt.system) + fewest_tokens(user)
+        if 0 < counted < least:
+            raise ContextExceededError(
+                f"the server has read {counted} tokens of a prompt of {least} words: it cuts "
+                "prompts to a shorter context than was asked for"
+            )
+        return reply
+
+    def _make_prompt(self, context: int) -> Prompt:
+        return Prompt(
+            self._taxonomy,
+            context=context,
+            document_tokens=self._wanted_tokens,
+            include_reasoning=self._include_reasoning,
+        )
+
+
+def _classification(decision: Decision) -> Classification:
+    scores = dict(decision.scores)
+    score = scores.get(decision.category)
+    ranked = sorted(scores.values(), reverse=True)
+    unsure = score is not None and (
+        score < ranked[0]
+        or ranked[0] - ranked[1] < _REVIEW_MARGIN
+        or (decision.label_mass or 0.0) < _REVIEW_MASS
+    )
+    return Classification(
+        category=decision.category,
+        score=score,
+        scores=decision.scores,
+        needs_review=unsure,
+        reasoning=decision.reasoning,
+    )
+
+
+def _complaint(reply: ChatReply) -> str:
+    if not reply.text.strip():
+        return "the LLM gave no answer" + (" in the tokens it had" if reply.truncated else "")
+    return f"the LLM's answer is none of the categories: {one_line(reply.text[:_SHOWN])!r}"

@@ -1,0 +1,90 @@
+"""The classifier of a run: named, made, connected."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+from doc_classify.classification.base import Classifier
+from doc_classify.classification.chat import ChatBackend
+from doc_classify.classification.llm import LlmClassifier
+from doc_classify.classification.registry import AUTO, BACKEND_GROUP, make_classifier, unknown
+from doc_classify.errors import ServerError, ServerSetupError
+from doc_classify.settings import Settings
+from doc_classify.taxonomy import Taxonomy
+
+_AUTO_SERVER, _AUTO_ELSE = "ollama", "embedded"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The classifier of a run, and why it is this one (for a person)."""
+
+    classifier: Classifier | LlmClassifier
+    reason: str
+
+
+def make_backend(name: str, settings: Settings) -> ChatBackend:
+    """The chat back end of that name, not yet opened.
+
+    Raises:
+        ConfigurationError: there is none of that name, or the settings do not suffice for it.
+    """
+    for entry in entry_points(group=BACKEND_GROUP, name=name):
+        backend: ChatBackend = entry.load().from_settings(settings)
+        return backend
+    raise unknown(name)
+
+
+@asynccontextmanager
+async def open_classifier(
+    settings: Settings, taxonomy: Taxonomy, *, include_reasoning: bool = False
+) -> AsyncIterator[Chosen]:
+    """The classifier that the settings name, ready to be used in this event loop.
+
+    ``auto`` is decided here, once: a reachable Ollama that has the model, else the embedded
+    classifier.
+
+    Raises:
+        ConfigurationError: it does not exist, or the settings do not suffice for it.
+        ServerError, ServerSetupError: its server cannot be reached or used.
+    """
+    name = settings.classifier
+    async with AsyncExitStack() as stack:
+        if name == AUTO:
+            llm = _llm(_AUTO_SERVER, settings, taxonomy, include_reasoning)
+            try:
+                opened = await stack.enter_async_context(llm)
+            except (ServerError, ServerSetupError) as error:
+                chosen = Chosen(
+                    make_classifier(_AUTO_ELSE, taxonomy), f"auto: {_AUTO_ELSE}, since {error}"
+                )
+            else:
+                chosen = Chosen(opened, f"auto: {_described(opened)}")
+        elif entry_points(group=BACKEND_GROUP, name=name):
+            opened = await stack.enter_async_context(
+                _llm(name, settings, taxonomy, include_reasoning)
+            )
+            chosen = Chosen(opened, _described(opened))
+        else:
+            chosen = Chosen(make_classifier(name, taxonomy), name)
+        yield chosen
+
+
+def _llm(
+    name: str, settings: Settings, taxonomy: Taxonomy, include_reasoning: bool
+) -> LlmClassifier:
+    return LlmClassifier(
+        make_backend(name, settings),
+        taxonomy,
+        context=settings.llm_context,
+        document_tokens=settings.llm_document_tokens,
+        include_reasoning=include_reasoning,
+    )
+
+
+def _described(classifier: LlmClassifier) -> str:
+    facts = classifier.facts
+    return f"{classifier.name} with {facts.model} at {facts.address}"

@@ -1,0 +1,459 @@
+"""How many requests an LLM server may have at a time, found out while it works.
+
+What is looked for is the smallest limit that gets nearly all of the server's throughput. Latency
+does not tell: a GPU that batches gets slower for each request and faster for all of them, up to a
+point, while a server that does one after the other lets the rest queue. So limits are compared by
+the throughput that was measured under them.
+
+**Measuring.** Throughput is taken from Little's law (J. D. C. Little, "A Proof for the Queuing
+Formula L = λW", 1961): requests in flight, averaged over time, divided by their average time of
+stay; in work per second, it is ``in_flight * sum(work) / sum(time)``. A count of completions per
+second would depend on where in a burst the counting begins and ends, and on how long the documents
+are that happen to be in flight then; here each piece of work stands beside the time that it took.
+The measurement of one limit is an *epoch*: ``limit`` completions are ignored, which began under
+the limit before, then twice as many (at least four) are measured; on slow servers once as many.
+Epochs in which places stayed free say nothing about the limit and are ignored.
+
+**Deciding.** From 1, the limit doubles while throughput rises; then it settles a little above the
+last one that was useful. From then on lower and higher limits are tried in turn, at growing
+intervals, each against the present one, epoch about epoch, until the difference stands out from
+the scatter of the epochs. A lower limit stays when it loses next to nothing, a higher one when it
+gains something that is worth the longer queue. A sudden change of throughput, because the server
+or its other clients changed, lets the search begin anew from where it is.
+
+**Refusals** (429, 503) cut the limit, once for all requests that were sent before the cut, and
+are remembered as a ceiling for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+_SLOW = 20.0
+"""Seconds after which an epoch makes do with ``limit`` completions."""
+_FULL = 0.8
+"""Share of the places that have to be taken, on average, for an epoch to count."""
+_WORTH = 0.06
+"""Elasticity that makes a higher limit worth it: relative gain of throughput over relative growth
+of the limit, in logarithms; 0.06 is 2.5 % for half as many again, 4 % for twice as many."""
+_LOSS = 0.037
+"""The same for the way down: 1.5 % of loss for a third less."""
+_SURE = 1.5
+"""Standard errors that a difference has to stand out by."""
+_MAX_PAIRS = 5
+"""Epochs under a limit on trial after which the better guess has to do."""
+_LONGEST_HOLD = 16
+"""Epochs between two trials when one after the other found nothing."""
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 30.0
+"""Seconds of pause after refusals that do not say how long to wait."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """The right to have one request in flight; from :meth:`Pace.acquire`.
+
+    Attributes:
+        began: when it was given, by the pace's clock.
+        version: number of the limit it was given under.
+        held: it was not given back yet.
+    """
+
+    began: float
+    version: int
+    held: bool = True
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """Sums over the completions of one measurement."""
+
+    skip: int
+    began: float
+    area: float
+    count: int = 0
+    work: float = 0.0
+    seconds: float = 0.0
+
+    def add(self, work: float, seconds: float) -> None:
+        self.count += 1
+        self.work += work
+        self.seconds += seconds
+
+    def rate(self, now: float, area: float, limit: int) -> float | None:
+        """Logarithm of work per second; None when the limit was not what held it up."""
+        if now <= self.began or self.seconds <= 0 or self.work <= 0:
+            return None
+        in_flight = (area - self.area) / (now - self.began)
+        if in_flight < _FULL * limit:
+            return None
+        return math.log(in_flight * self.work / self.seconds)
+
+
+@dataclass(slots=True)
+class _Trial:
+    """A comparison of another limit with the present one."""
+
+    limit: int
+    factor: float
+    rates: list[float] = field(default_factory=list)
+
+
+class Search:
+    """The decisions about the limit, without any waiting. Used by :class:`Pace`.
+
+    Attributes:
+        limit: requests that may be in flight now.
+        version: grows with every change of the limit.
+    """
+
+    def __init__(self, maximum: int, now: float) -> None:
+        self._maximum = maximum
+        self.version = 0
+        self._cut_version = 0
+        self._scatter = 0.05**2
+        self.begin(now, 0.0)
+
+    def begin(self, now: float, area: float) -> None:
+        """Start from one request, knowing nothing of the server."""
+        self.limit = self._base = 1
+        self.version += 1
+        self._ceiling: int | None = None
+        self._ceiling_left = 0
+        self._ceiling_epochs = 32
+        self._pauses = 0
+        self._trial: _Trial | None = None
+        self._rates: deque[float] = deque(maxlen=6)
+        self._doubling = True
+        self._margin = True
+        self._upward = True
+        self._down_factor = 1.5
+        self._hold = self._wait = 1
+        self._epoch = _Epoch(0, now, area)
+        self._fresh = _Epoch(0, now, area)
+
+    @property
+    def pauses(self) -> int:
+        """Cuts without a whole epoch between them."""
+        return self._pauses
+
+    def refused(self, place: Place, now: float, area: float, in_flight: int) -> bool:
+        """Cut the limit, unless the request was sent before the last cut. True if it was cut."""
+        if place.version < self._cut_version:
+            return False
+        self._pauses += 1
+        self._ceiling = max(2, self.limit)
+        self._ceiling_left = self._ceiling_epochs
+        self._ceiling_epochs = min(self._ceiling_epochs * 2, 512)
+        trying = self._trial is not None and self.limit > self._base
+        self._base = self._base if trying else max(1, int(self.limit * 0.7))
+        self._settle(hold=4)
+        self._doubling = False
+        self._margin = False
+        self._change(self._base, now, area, in_flight)
+        self._cut_version = self.version
+        return True
+
+    def completed(self, place: Place, work: float, now: float, area: float, in_flight: int) -> None:
+        """Count one completed request (still in ``in_flight``), and decide when it is time."""
+        seconds = now - place.began
+        trial = self._trial
+        if trial is not None and trial.factor >= 2 and place.version == self.version:
+            self._fresh.add(work, seconds)
+            if not trial.rates and self._fresh.count >= self.limit and self._plainly(now, area):
+                self._next(now, area, in_flight)
+                return
+        epoch = self._epoch
+        if epoch.skip > 0:
+            epoch.skip -= 1
+            if epoch.skip == 0:
+                epoch.began, epoch.area = now, area
+            return
+        epoch.add(work, seconds)
+        enough = epoch.count >= max(2 * self.limit, 4)
+        if not enough and (epoch.count < self.limit or now - epoch.began < _SLOW):
+            return
+        rate = epoch.rate(now, area, self.limit)
+        self._epoch = _Epoch(0, now, area)
+        self._pauses = 0
+        if self._ceiling is not None:
+            self._ceiling_left -= 1
+            if self._ceiling_left <= 0:
+                self._ceiling = None
+        if self._trial is None:
+            self._held(rate)
+        else:
+            self._tried(self._trial, rate)
+        self._next(now, area, in_flight)
+
+    def _plainly(self, now: float, area: float) -> bool:
+        """Whether a doubled limit pays before its epoch is over, so that slow servers start fast.
+
+        The first requests under a new limit find a shorter queue than later ones and seem up to a
+        third too fast, so the gain has to be larger than that.
+        """
+        rate = self._fresh.rate(now, area, self.limit)
+        if rate is None or rate - self._mean() < math.log(1.6):
+            return False
+        self._adopt([rate])
+        return True
+
+    def _mean(self) -> float:
+        return sum(self._rates) / len(self._rates)
+
+    def _held(self, rate: float | None) -> None:
+        """An epoch under the present limit is over."""
+        if rate is None:
+            return
+        if self._rates:
+            difference = rate - self._mean()
+            spread = math.sqrt(self._scatter * (1 + 1 / len(self._rates)))
+            if abs(difference) > max(0.2, 4 * spread):
+                # Measured anew before anything is made of it: this epoch may be half and half.
+                self._settle(hold=1)
+                self._doubling = True
+                self._upward = difference > 0
+                self._down_factor = 2.0
+                return
+            self._scatter += 0.15 * ((rate - self._rates[-1]) ** 2 / 2 - self._scatter)
+        self._rates.append(rate)
+        self._wait -= 1
+
+    def _tried(self, trial: _Trial, rate: float | None) -> None:
+        """An epoch of a trial is over, under the one limit or the other."""
+        if rate is None:
+            self._reject(trial)
+            return
+        if self.limit == self._base:
+            self._rates.append(rate)
+            return
+        trial.rates.append(rate)
+        tries = len(trial.rates)
+        gain = sum(trial.rates) / tries - self._mean()
+        worth = math.log(trial.limit / self._base) * (_WORTH if trial.factor > 1 else _LOSS)
+        error = math.sqrt(self._scatter * (1 / tries + 1 / len(self._rates)))
+        most = 2 if trial.factor >= 2 else _MAX_PAIRS
+        if gain - _SURE * error > worth or (tries >= most and gain > worth):
+            self._adopt(trial.rates)
+        elif tries >= most or gain + _SURE * error < worth:
+            self._reject(trial)
+
+    def _adopt(self, rates: list[float]) -> None:
+        """Stay with the limit on trial, and go on in the same direction."""
+        up = self.limit > self._base
+        self._base = self.limit
+        self._margin = self._margin or (up and self._doubling)
+        self._settle(hold=0)
+        self._rates.extend(rates)
+        self._upward = up
+        if up or self._down_factor < 1.5:
+            self._down_factor = 1.5
+
+    def _reject(self, trial: _Trial) -> None:
+        """Go back to the limit before, or a little above it at the end of a series of doublings."""
+        up = trial.limit > self._base
+        hold = min(self._hold * 2, _LONGEST_HOLD)
+        rates = list(self._rates)
+        if up and self._margin:
+            self._base = min(math.ceil(1.25 * self._base) + 1, trial.limit)
+            rates, hold = [], 2
+        elif not up:
+            self._down_factor = 1.5 if self._down_factor > 1.5 else 1.25
+        self._settle(hold=hold)
+        self._rates.extend(rates)
+        self._doubling = self._margin = False
+        self._upward = not up
+
+    def _settle(self, *, hold: int) -> None:
+        self._trial = None
+        self._rates.clear()
+        self._wait = hold
+        self._hold = max(hold, 1)
+
+    def _next(self, now: float, area: float, in_flight: int) -> None:
+        """Take the limit that is to be measured next."""
+        trial = self._trial
+        if trial is None and self._wait <= 0:
+            trial = self._trial = self._propose()
+        if trial is None:
+            limit = self._base
+        elif trial.factor >= 2 or not trial.rates:
+            limit = trial.limit
+        else:
+            limit = self._base if self.limit == trial.limit else trial.limit
+        if limit != self.limit:
+            self._change(limit, now, area, in_flight)
+
+    def _propose(self) -> _Trial | None:
+        """The next limit to try; None when there is none to either side."""
+        for up in (self._upward, not self._upward):
+            if up:
+                factor = 2.0 if self._doubling else 1.5
+                limit = min(math.ceil(self._base * factor), self._maximum)
+                if self._ceiling is not None:
+                    limit = min(limit, (self._base + self._ceiling) // 2)
+                if limit > self._base:
+                    return _Trial(limit, factor)
+            else:
+                # Two at least, lest it go unseen that the server could do more than one.
+                limit = max(2, int(self._base / self._down_factor))
+                if limit < self._base:
+                    return _Trial(limit, 1 / self._down_factor)
+            self._doubling = False
+        self._wait = self._hold = _LONGEST_HOLD
+        return None
+
+    def _change(self, limit: int, now: float, area: float, in_flight: int) -> None:
+        self.limit = limit
+        self.version += 1
+        self._epoch = _Epoch(max(limit, in_flight), now, area)
+        self._fresh = _Epoch(0, now, area)
+
+
+class Pace:
+    """Lets as many requests through as the server makes good use of.
+
+    Belongs to one event loop::
+
+        place = await pace.acquire()
+        work = None
+        try:
+            reply = await backend.chat(request)
+            work = reply.usage.prompt_tokens + ...
+        except ServerBusyError as error:
+            pace.overloaded(place, error.retry_after)
+        finally:
+            pace.release(place, work)
+
+    Args:
+        maximum: requests that are never exceeded, at least 1.
+        clock: seconds that only grow.
+        jitter: numbers from 0 to 1 that spread the pauses.
+    """
+
+    def __init__(
+        self,
+        maximum: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if maximum < 1:
+            raise ValueError("at least one request has to be allowed")
+        self._clock = clock
+        self._jitter = jitter
+        self._in_flight = 0
+        self._area = 0.0
+        self._seen = clock()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._not_before = -math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._search = Search(maximum, self._seen)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight at present."""
+        return self._search.limit
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are in flight; above the limit for a while after it fell."""
+        return self._in_flight
+
+    @property
+    def pause(self) -> float:
+        """Seconds for which no request is let through any more; 0 when none."""
+        return max(0.0, self._not_before - self._clock())
+
+    async def acquire(self) -> Place:
+        """Wait for a free place, first come, first served."""
+        self._wake()
+        if self._waiting or not self._free():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._count(-1)  # it was given a place in the same moment
+                else:
+                    self._waiting.remove(waiter)
+                self._wake()
+                raise
+        else:
+            self._count(+1)
+        return Place(self._clock(), self._search.version)
+
+    def release(self, place: Place, work: float | None) -> None:
+        """Give a place back.
+
+        Args:
+            place: from :meth:`acquire`; giving it back twice does nothing.
+            work: what was done with it, in tokens or whatever the server's time goes by, always
+                in the same unit; None when the request failed or was abandoned.
+        """
+        if not place.held:
+            return
+        place.held = False
+        now = self._count(0)
+        if work is not None:
+            self._search.completed(place, work, now, self._area, self._in_flight)
+        self._count(-1)
+        self._wake()
+
+    def overloaded(self, place: Place, retry_after: float | None = None) -> None:
+        """The server refused the request of this place (which is still to be given back).
+
+        The limit falls once for all the requests that were sent under the same limit, as they are
+        refused for the same reason.
+
+        Args:
+            place: whose request was refused.
+            retry_after: seconds for which nothing more is sent, as the server asked (RFC 9110,
+                section 10.2.3); None for a short pause that grows from one cut to the next.
+        """
+        now = self._count(0)
+        cut = self._search.refused(place, now, self._area, self._in_flight)
+        if retry_after is None and cut:
+            longest = min(_FIRST_PAUSE * 2 ** (self._search.pauses - 1), _LONGEST_PAUSE)
+            retry_after = longest * (0.5 + 0.5 * self._jitter())
+        if retry_after is not None:
+            self._not_before = max(self._not_before, now + retry_after)
+
+    def restart(self) -> None:
+        """Begin again with one request, because the server was away."""
+        now = self._count(0)
+        self._not_before = -math.inf
+        self._search.begin(now, self._area)
+        self._wake()
+
+    def _count(self, change: int) -> float:
+        """Change the number in flight, keeping its integral over time; returns the time."""
+        now = self._clock()
+        self._area += self._in_flight * (now - self._seen)
+        self._seen = now
+        self._in_flight += change
+        return now
+
+    def _free(self) -> bool:
+        return self._in_flight < self._search.limit and self._clock() >= self._not_before
+
+    def _wake(self) -> None:
+        """Give the free places to those who wait."""
+        while self._waiting and self._free():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._count(+1)
+                waiter.set_result(None)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        pause = self.pause
+        if pause > 0 and self._waiting:
+            self._timer = asyncio.get_running_loop().call_later(pause, self._wake)
