@@ -28,6 +28,7 @@ are remembered as a ceiling for a while.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -383,7 +384,8 @@ class Pace:
                 if waiter.done() and not waiter.cancelled():
                     self._count(-1)  # it was given a place in the same moment
                 else:
-                    self._waiting.remove(waiter)
+                    with contextlib.suppress(ValueError):
+                        self._waiting.remove(waiter)
                 self._wake()
                 raise
         else:
