@@ -84,6 +84,10 @@ class Vocabulary:
     def _numbers(self) -> dict[str, int]:
         return {token: number for number, token in enumerate(self.tokens)}
 
+    @cached_property
+    def _by_word(self) -> dict[str, list[int]]:
+        return {word: [self._numbers[_spell(word)]] for word in self.words}
+
     def __len__(self) -> int:
         return len(self.tokens)
 
@@ -94,11 +98,12 @@ class Vocabulary:
     def _encode_part(self, part: str) -> list[int]:
         if part in (START, END):
             return [self._numbers[part]]
+        known = self._by_word
         found: list[int] = []
         for word in split_words(part):
-            spelt = _spell(word)
-            number = self._numbers.get(spelt)
-            found += [number] if number is not None else [self._numbers[each] for each in spelt]
+            if word not in known:
+                known[word] = [self._numbers[letter] for letter in _spell(word)]
+            found += known[word]
         return found
 
 
