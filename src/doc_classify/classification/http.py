@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -80,12 +82,11 @@ class JsonClient:
             raise ConfigurationError(
                 f"the server's address must begin with http:// or https://, got {self.address!r}"
             )
-        self._auth = None
-        if url.user is not None:
-            self._auth = aiohttp.BasicAuth(url.user, url.password or "", encoding="utf-8")
         self._timeout = timeout
         self._headers = dict(headers or {})
-        self._trust_env = trust_env
+        if url.user is not None:
+            self._headers["Authorization"] = _basic(url)
+        self._proxy = _proxy_for(url) if trust_env else None
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> JsonClient:
@@ -114,6 +115,7 @@ class JsonClient:
                 self.address + path,
                 json=body,
                 allow_redirects=False,  # a key must not follow to another server
+                **self._by_proxy(),
                 timeout=aiohttp.ClientTimeout(total=limit, sock_connect=_CONNECT_SECONDS),
             ) as response:
                 raw = await _read(response)
@@ -135,14 +137,20 @@ class JsonClient:
         if session is not None:
             await session.close()
 
+    def _by_proxy(self) -> dict[str, Any]:
+        if self._proxy is None:
+            return {}
+        if self._proxy.user is None:
+            return {"proxy": self._proxy}
+        headers = {"Proxy-Authorization": _basic(self._proxy)}
+        return {"proxy": self._proxy.with_user(None), "proxy_headers": headers}
+
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                auth=self._auth,
                 headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=0),  # whoever calls bounds the requests
                 cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=self._trust_env,
                 json_serialize=_serialized,
             )
         return self._session
@@ -189,7 +197,7 @@ def count(value: Any) -> int:
     """A number of tokens as a server gives it; 0 where it gives none or nonsense."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return 0
-    return int(value) if math.isfinite(value) and 0 <= value < 2**31 else 0
+    return int(value) if 0 <= value < 2**31 else 0  # neither infinity nor NaN is
 
 
 def _is_quota(answer: Answer) -> bool:
@@ -199,6 +207,31 @@ def _is_quota(answer: Answer) -> bool:
     if not isinstance(error, Mapping):
         return False
     return "insufficient_quota" in (error.get("code"), error.get("type"))
+
+
+def _basic(url: URL) -> str:
+    """Value of the header that carries the user and password of an address."""
+    user = f"{url.user or ''}:{url.password or ''}"
+    return f"Basic {b64encode(user.encode()).decode()}"
+
+
+def _proxy_for(url: URL) -> URL | None:
+    """The proxy that the environment names for an address.
+
+    Looked up once. aiohttp's ``trust_env`` would do so in a thread for every request, and would
+    fail every request with a key where ~/.netrc has an entry for the server.
+    """
+    if proxy_bypass(url.host or ""):
+        return None
+    proxies = getproxies()
+    found = proxies.get(url.scheme) or proxies.get("all")
+    if not found:
+        return None
+    try:
+        proxy = URL(found if "://" in found else f"http://{found}")
+    except ValueError:
+        raise ConfigurationError(f"the {url.scheme} proxy of the environment is no URL") from None
+    return proxy
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
