@@ -76,6 +76,9 @@ class JsonClient:
         try:
             url = URL(base_url)
             self.address = str(url.with_user(None)).rstrip("/")
+            self._auth = None
+            if url.user is not None:
+                self._auth = aiohttp.BasicAuth(url.user, url.password or "", encoding="utf-8")
         except ValueError as error:
             raise ConfigurationError(f"the server's address cannot be used: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
@@ -125,6 +128,8 @@ class JsonClient:
                     raw[:2000].decode("utf-8", "replace"),
                     _retry_after(response.headers.get("Retry-After")),
                 )
+        except aiohttp.ConnectionTimeoutError as error:
+            raise ServerError(f"no connection to {self.address} in time") from error
         except TimeoutError as error:
             raise ServerError(f"{self.address} did not answer within {limit:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -221,7 +226,7 @@ def _proxy_for(url: URL) -> URL | None:
     Looked up once. aiohttp's ``trust_env`` would do so in a thread for every request, and would
     fail every request with a key where ~/.netrc has an entry for the server.
     """
-    if proxy_bypass(url.host or ""):
+    if proxy_bypass(f"{url.host}:{url.port}"):
         return None
     proxies = getproxies()
     found = proxies.get(url.scheme) or proxies.get("all")
@@ -260,10 +265,10 @@ def _retry_after(value: str | None) -> float | None:
     except ValueError:
         try:
             at = parsedate_to_datetime(value)
-        except ValueError:
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            seconds = (at - datetime.now(UTC)).total_seconds()
+        except (ValueError, OverflowError):
             return None
-        at = at if at.tzinfo else at.replace(tzinfo=UTC)
-        seconds = (at - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), _MAX_RETRY_AFTER) if math.isfinite(seconds) else None
 
 
