@@ -9,7 +9,6 @@ minute; the model is kept until its trainer or the prompt changes.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,36 +17,34 @@ from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
-from tests.engine import documents as documents_module
-from tests.engine import gguf_model
-from tests.engine.documents import CATEGORIES, documents
-from tests.engine.gguf_model import END, EPSILON, ROPE_BASE, Shape, Vocabulary, chat
 
-Render = Callable[[str], tuple[str, str]]
-Answer = Callable[[str], str]
+from engine import documents as documents_module
+from engine import gguf_model
+from engine.documents import CATEGORIES, documents
+from engine.gguf_model import END, EPSILON, ROPE_BASE, Shape, Vocabulary, chat
+
 Arrays = dict[str, np.ndarray]
 
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "engine"
 SHAPE = Shape(width=128, heads=4, hidden=256, layers=1)
 WORDS = 4000
 BATCH = 32
-STEPS = 800
+STEPS = 500
 RATE = 3e-3
 _SAMPLE = 700  # documents whose words make the vocabulary
-_JSON_SHARE = 0.3
-
-
-def json_answer(category: str) -> str:
-    """The answer where JSON is asked for."""
-    return json.dumps({"category": category})
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way to ask, and what to answer."""
+    """One way to ask.
 
-    render: Render
-    answer: Answer
+    ``render`` makes the system's text and the user's text for the text of a document, ``answer``
+    what to say for a category; ``weight`` is how often this form is trained beside the others.
+    """
+
+    render: Callable[[str], tuple[str, str]]
+    answer: Callable[[str], str] = str
+    weight: float = 1.0
 
     def prompt(self, text: str) -> str:
         """All that the engine reads before it answers."""
@@ -277,7 +274,7 @@ class Adam:
 
 
 def train(forms: Sequence[Form], seed: int = 0, steps: int = STEPS) -> tuple[Vocabulary, Arrays]:
-    """Train a model that answers these forms, the first more often than the others."""
+    """Train a model that answers these forms; returns its vocabulary and its weights."""
     vocabulary = _vocabulary(forms, seed)
     rng = np.random.default_rng(seed)
     weights = gguf_model.random_weights(SHAPE, len(vocabulary), rng)
@@ -305,7 +302,8 @@ def _vocabulary(forms: Sequence[Form], seed: int) -> Vocabulary:
 def _examples(
     forms: Sequence[Form], vocabulary: Vocabulary, rng: np.random.Generator, seed: int
 ) -> Iterator[tuple[list[int], list[int]]]:
-    shares = [1 - _JSON_SHARE * (len(forms) - 1), *[_JSON_SHARE] * (len(forms) - 1)]
+    shares = np.array([float(form.weight) for form in forms])
+    shares /= shares.sum()
     while True:
         seed += 1_000_003
         for category, text in documents(seed, 700, (40, 200)):
@@ -316,23 +314,8 @@ def _examples(
             )
 
 
-def trained_model(
-    render: Render,
-    render_json: Render | None = None,
-    *,
-    answer: Answer = str,
-    answer_json: Answer = json_answer,
-    cache: Path = CACHE,
-    seed: int = 0,
-) -> Path:
-    """A model that answers these prompts: trained now, or before with the same result.
-
-    A prompt is the system's text and the user's text for the text of a document. An answer is
-    what to say for a category.
-    """
-    forms = [Form(render, answer)]
-    if render_json is not None:
-        forms.append(Form(render_json, answer_json))
+def trained_model(forms: Sequence[Form], *, cache: Path = CACHE, seed: int = 0) -> Path:
+    """A model that answers these forms: trained now, or before with the same result."""
     path = cache / f"{_key(forms, seed)}.gguf"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
