@@ -76,15 +76,14 @@ class JsonClient:
         try:
             url = URL(base_url)
             self.address = str(url.with_user(None)).rstrip("/")
-            self._auth = None
-            if url.user is not None:
-                self._auth = aiohttp.BasicAuth(url.user, url.password or "", encoding="utf-8")
         except ValueError as error:
             raise ConfigurationError(f"the server's address cannot be used: {error}") from None
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError(
                 f"the server's address must begin with http:// or https://, got {self.address!r}"
             )
+        if url.query_string or url.fragment:
+            raise ConfigurationError("the server's address must end before any ? or #")
         self._timeout = timeout
         self._headers = dict(headers or {})
         if url.user is not None:

@@ -67,6 +67,7 @@ _TOO_LONG = re.compile(
 """Wordings of Ollama (0.12 and on), of the llama.cpp inside it (0.30 and on) and of its MLX."""
 _TOKENS = re.compile(r"\((\d{1,9}) tokens\)")
 _FORMAT_REFUSED = re.compile(r"schema|grammar|format", re.IGNORECASE)
+_THINK_REFUSED = re.compile(r"\bthink(?:ing)?\b", re.IGNORECASE)
 _BEYOND_REPAIR = re.compile(
     r"requires more system memory|does not support (?:chat|generate|completion)"
     r"|(?:unknown|unsupported) model architecture|not supported by your version"
@@ -128,18 +129,23 @@ class OllamaBackend:
         if own is not None:
             self._context = min(self._context, own)
         free, _ = await self._probe(schema=False)
+        if (
+            free.truncated and not free.thought
+        ):  # that was no word: perhaps a thought without <think>
+            free, _ = await self._probe(schema=False, thinks=True)
         formed, refused = await self._probe(schema=True, thinks=free.thought)
+        logprobs = bool(free.tokens or formed.tokens)
         return ServerFacts(
             address=self._client.address,
             model=self._model,
             version=_text(listed.get("digest")) or _digest(shown),
             context=self._context,
-            logprobs=bool(free.tokens),
+            logprobs=logprobs,
             schema=not refused and _follows(formed.text),
             thinks=free.thought or formed.thought,
             on_gpu=await self._on_gpu(),
             server=f"Ollama {version}",
-            notes=_notes(listed, shown, version, logprobs=bool(free.tokens)),
+            notes=_notes(listed, shown, version, logprobs=logprobs),
         )
 
     async def chat(self, request: ChatRequest) -> ChatReply:
@@ -242,7 +248,8 @@ class OllamaBackend:
         answer = await self._client.request("POST", "/api/chat", body)
         # Ollama takes think=false from every model, and servers that know no "think" ignore it;
         # should one refuse it all the same, the model is left to its own.
-        if answer.status == 400 and self._send_think and "think" in answer.message:
+        message = answer.message.replace(self._model, "")
+        if answer.status == 400 and self._send_think and _THINK_REFUSED.search(message):
             self._send_think = False
             answer = await self._client.request("POST", "/api/chat", self._body(request))
         return answer
