@@ -761,24 +761,7 @@ JSON = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.dictionaries(
-            st.sampled_from(
-                [
-                    "message",
-                    "content",
-                    "thinking",
-                    "logprobs",
-                    "token",
-                    "logprob",
-                    "bytes",
-                    "top_logprobs",
-                    "done",
-                    "error",
-                    "done_reason",
-                    "prompt_eval_count",
-                    "eval_count",
-                    "n_ctx",
-                ]
-            ),
+            st.sampled_from(FIELDS),
             inner,
             max_size=6,
         )
@@ -904,8 +887,7 @@ PUBLISHED = {
     "Options": "num_keep seed num_predict top_k top_p min_p typical_p repeat_last_n temperature "
     "repeat_penalty presence_penalty frequency_penalty stop num_ctx num_batch num_gpu main_gpu "
     "use_mmap num_thread",
-    "ListModelResponse": "name model remote_model remote_host modified_at size digest details "
-    "capabilities",
+    "ListModelResponse": "name model remote_model remote_host modified_at size digest details",
     "ProcessModelResponse": "name model size digest details expires_at size_vram context_length",
     "ShowResponse": "license modelfile parameters template system renderer parser details "
     "messages remote_model remote_host model_info projector_info tensors capabilities "
