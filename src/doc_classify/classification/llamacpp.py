@@ -43,6 +43,12 @@ _READ_AT_ONCE = 4 * 1024 * 1024
 _STDERR_KEPT = 2_000
 _PART = re.compile(r"(.+)-00001-of-(\d{5})\.gguf", re.DOTALL)
 
+_COMMAND = (
+    sys.executable,
+    "-P",  # the working directory may hold hostile .py files
+    *("-m", "doc_classify.classification.llamacpp_server"),
+)
+
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 _INHERITED_PREFIXES = (
     *("LC_", "LD_LIBRARY_", "DYLD_", "OMP_"),
@@ -180,9 +186,13 @@ class LlamaCppBackend:
         """
         async with self._restarting:
             server, engine = self._opened()
-            if engine.running:
-                await server.alive()
-                return
+            try:
+                if engine.running:
+                    await server.alive()
+                    return
+            except ServerError:
+                if await engine.death() is None:
+                    raise
             await engine.stop()
             config = self._keyed()
             self._engine = engine = _Engine(config)
@@ -232,10 +242,7 @@ class _Engine:
             ServerSetupError: it could not.
         """
         self._process = process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # the working directory may hold hostile .py files
-            "-m",
-            "doc_classify.classification.llamacpp_server",
+            *_COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -333,7 +340,8 @@ class _Hashing:
         try:
             return await asyncio.to_thread(self._read)
         except OSError as error:
-            raise ServerError(f"cannot read {shown_path(self._path)}: {error.strerror}") from error
+            path = shown_path(error.filename or self._path)
+            raise ServerError(f"cannot read {path}: {error.strerror}") from error
 
     def stop(self) -> None:
         self._stopped.set()

@@ -1,0 +1,704 @@
+"""The OpenAI back end against a double that has the habits of many servers."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import pytest
+from aiohttp import web
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.doubles.ollama import Behaviour, changed, cut, garbage, html, slow
+from tests.doubles.openai import OpenAIDouble, failing
+from tests.doubles.openai_process import double_process
+
+from doc_classify.classification.chat import ChatReply, ChatRequest, ServerFacts, Token
+from doc_classify.classification.http import Answer
+from doc_classify.classification.openai import OpenAIBackend
+from doc_classify.classification.openai_replies import FLOOR, raise_failure, read_reply
+from doc_classify.errors import (
+    ConfigurationError,
+    ContextExceededError,
+    DocClassifyError,
+    RefusedError,
+    ServerBusyError,
+    ServerError,
+    ServerSetupError,
+)
+from doc_classify.settings import Settings
+
+SHORT = ChatRequest("Name the kind.", "We bill you 5 EUR.", max_tokens=16, logprobs=True)
+SCHEMA = {
+    "type": "object",
+    "properties": {"category": {"type": "string", "enum": ["letter", "invoice"]}},
+    "required": ["category"],
+    "additionalProperties": False,
+}
+IN_JSON = ChatRequest("Name the kind.", "We bill you 5 EUR.", max_tokens=64, schema=SCHEMA)
+KEY = "sk-secret-0123456789"
+
+Result = TypeVar("Result")
+Work = Callable[[OpenAIBackend], Awaitable[Result]]
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def use(double: OpenAIDouble, work: Work[Result], **options: Any) -> Result:
+    async def run() -> Result:
+        options.setdefault("base_url", double.url)
+        options.setdefault("model", double.model)
+        backend = OpenAIBackend(**{"context": 4096, "timeout": 10, **options})
+        try:
+            return await work(backend)
+        finally:
+            await backend.close()
+
+    return asyncio.run(run())
+
+
+def facts_of(double: OpenAIDouble, **options: Any) -> ServerFacts:
+    return use(double, lambda backend: backend.open(), **options)
+
+
+def replies(
+    double: OpenAIDouble, *requests: ChatRequest, **options: Any
+) -> tuple[ServerFacts, list[ChatReply]]:
+    async def work(backend: OpenAIBackend) -> tuple[ServerFacts, list[ChatReply]]:
+        facts = await backend.open()
+        return facts, [await backend.chat(request) for request in requests]
+
+    return use(double, work, **options)
+
+
+def failure_of(double: OpenAIDouble, request: ChatRequest = SHORT) -> DocClassifyError:
+    """What a chat raises with the double as it is now, opened before without its script."""
+
+    async def work(backend: OpenAIBackend) -> DocClassifyError:
+        script = list(double.script)
+        double.script.clear()
+        await backend.open()
+        double.script.extend(script)
+        with pytest.raises(DocClassifyError) as raised:
+            await backend.chat(request)
+        return raised.value
+
+    return use(double, work)
+
+
+# What it finds out.
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llamacpp"])
+def test_a_local_server_can_do_everything(kind):
+    with OpenAIDouble(lambda _s, _u: {"invoice": 0.75, "letter": 0.25}, kind=kind) as double:
+        facts, (short, in_json) = replies(double, SHORT, IN_JSON)
+    assert (facts.logprobs, facts.schema, facts.thinks) == (True, True, False)
+    assert facts.context == 4096
+    assert facts.address == f"{double.url}/v1"
+    assert facts.model == double.model
+    names = {"vllm": "vLLM 0.15.0", "sglang": "SGLang", "llamacpp": "llama.cpp b1234-abcdef"}
+    assert facts.server == names[kind]
+    assert short.text == "invoice"
+    assert short.tokens[0].alternatives[0][1] == pytest.approx(math.log(0.75))
+    assert json.loads(in_json.text) == {"category": "invoice"}
+    assert double.chats[-2] == {
+        "model": "small-model",
+        "messages": [
+            {"role": "system", "content": "Name the kind."},
+            {"role": "user", "content": "We bill you 5 EUR."},
+        ],
+        "max_tokens": 16,
+        "temperature": 0,
+        "seed": 1,
+        "chat_template_kwargs": {"enable_thinking": False},
+        "logprobs": True,
+        "top_logprobs": 20,
+    }
+
+
+def test_the_context_is_the_servers_where_that_is_smaller():
+    with OpenAIDouble(context=2048) as double:
+        assert facts_of(double).context == 2048
+    with OpenAIDouble(context=2048, kind="llamacpp") as double:
+        assert facts_of(double).context == 2048
+    with OpenAIDouble(kind="openai") as double:
+        assert facts_of(double).context is None
+
+
+def test_openai_refuses_what_it_does_not_know():
+    refused = ("max_tokens", "temperature")
+    with OpenAIDouble(kind="openai", refuses=refused) as double:
+        facts, [reply] = replies(double, SHORT)
+    assert facts.logprobs and facts.schema
+    assert reply.text == "blue"
+    sent = double.chats[-1]
+    assert sent["max_completion_tokens"] == 16
+    assert not {"max_tokens", "temperature", "chat_template_kwargs"} & set(sent)
+    assert sent["seed"] == 1
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_fewer_logprobs_and_then_none(names):
+    with OpenAIDouble(most_logprobs=5, names_fields=names) as double:
+        facts, _ = replies(double, SHORT)
+        assert facts.logprobs
+        assert double.chats[-1]["top_logprobs"] == 5
+        assert double.chats[-1]["temperature"] == 0
+    with OpenAIDouble(refuses=["logprobs"], names_fields=names) as double:
+        facts, [reply] = replies(double, SHORT)
+        assert not facts.logprobs
+        assert reply.tokens == ()
+        assert not {"logprobs", "top_logprobs"} & set(double.chats[-1])
+
+
+def test_a_server_that_says_no_more_than_no_is_asked_for_one_thing_after_the_other():
+    refused = ("chat_template_kwargs", "seed", "max_tokens")
+    with OpenAIDouble(refuses=refused, names_fields=False) as double:
+        facts, _ = replies(double, SHORT)
+    assert facts.logprobs and facts.schema
+    sent = set(double.chats[-1])
+    assert not sent & set(refused)
+    assert {"temperature", "max_completion_tokens", "top_logprobs"} <= sent
+
+
+def test_fields_that_are_ignored_do_not_count_as_understood():
+    with OpenAIDouble(ignores=["logprobs", "response_format"]) as double:
+        facts, _ = replies(double, SHORT, IN_JSON)
+    assert not facts.logprobs
+    assert not facts.schema
+    assert "response_format" not in double.chats[-1]
+    assert "logprobs" not in double.chats[-2]
+
+
+def test_a_schema_that_is_refused_is_left_out():
+    with OpenAIDouble(refuses=["response_format"]) as double:
+        facts, _ = replies(double, IN_JSON)
+    assert facts.logprobs and not facts.schema
+    assert "response_format" not in double.chats[-1]
+
+
+def test_a_schema_and_logprobs_that_do_not_go_together():
+    def refuse(body: dict[str, Any]) -> dict[str, Any]:
+        return body
+
+    with OpenAIDouble() as double:
+        usual = double._completion
+
+        def completion(body: dict[str, Any]) -> dict[str, Any]:
+            if "response_format" in body and "logprobs" in body:
+                raise web.HTTPBadRequest(text='{"error": "not both"}')
+            return usual(refuse(body))
+
+        double._completion = completion
+        both = ChatRequest("s", "u", 16, schema=SCHEMA, logprobs=True)
+        facts, (_, in_json) = replies(double, SHORT, both)
+    assert facts.logprobs and facts.schema
+    assert in_json.tokens == ()
+    assert "logprobs" in double.chats[-2] and "logprobs" not in double.chats[-1]
+
+
+def test_a_template_without_a_system_message():
+    with OpenAIDouble(system_role=False) as double:
+        facts, _ = replies(double, SHORT)
+    assert facts.logprobs and facts.schema
+    [message] = double.chats[-1]["messages"]
+    assert message == {"role": "user", "content": "Name the kind.\n\nWe bill you 5 EUR."}
+
+
+@pytest.mark.parametrize("thinks", ["field", "tags", "untagged", "hidden"])
+@pytest.mark.parametrize("kept_by", ["chat_template_kwargs", "reasoning_effort"])
+def test_a_model_that_can_be_kept_from_thinking_is(thinks, kept_by):
+    with OpenAIDouble(thinks=thinks, kept_by=kept_by) as double:
+        facts, [reply] = replies(double, SHORT)
+    assert not facts.thinks
+    assert not reply.thought
+    assert (reply.text, len(reply.tokens)) == ("blue", 1)
+
+
+@pytest.mark.parametrize("thinks", ["field", "tags", "untagged"])
+def test_thoughts_are_no_part_of_the_answer(thinks):
+    with OpenAIDouble(thinks=thinks) as double:
+        facts, [reply] = replies(double, SHORT)
+    assert facts.thinks and facts.logprobs
+    assert reply.thought and not reply.truncated
+    assert reply.text == "blue"
+    assert [token.text for token in reply.tokens] == ["blue"]
+
+
+def test_thoughts_that_do_not_end_leave_no_answer():
+    with OpenAIDouble(thinks="unclosed") as double:
+        facts, [reply] = replies(double, SHORT)
+    assert facts.thinks
+    assert (reply.text, reply.tokens) == ("", ())
+    assert reply.thought and reply.truncated
+
+
+def test_openai_says_with_an_error_that_thoughts_took_all_tokens():
+    text = (
+        "Could not finish the message because max_tokens or model output limit was reached. "
+        "Please try again with higher max_tokens."
+    )
+    with OpenAIDouble(script=[failing(400, text)] * 9, kind="openai") as double:
+        facts, [reply] = replies(double, SHORT)
+    assert facts.thinks
+    assert (reply.text, reply.truncated, reply.thought) == ("", True, True)
+
+
+# The model.
+
+
+def test_the_only_model_need_not_be_named():
+    with OpenAIDouble() as double:
+        assert facts_of(double, model=None).model == "small-model"
+    with (
+        OpenAIDouble(others=[f"m{number}" for number in range(12)]) as double,
+        pytest.raises(ServerSetupError, match=r"13 models: .*small-model, m0, .*and 3 more"),
+    ):
+        facts_of(double, model=None)
+    with OpenAIDouble(lists=False) as double:
+        with pytest.raises(ServerSetupError, match="--model"):
+            facts_of(double, model=None)
+        assert facts_of(double).model == "small-model"
+
+
+def test_a_model_that_is_not_there():
+    with (
+        OpenAIDouble(others=["large-model"]) as double,
+        pytest.raises(ServerSetupError, match="no model other; it has: small-model, large"),
+    ):
+        facts_of(double, model="other")
+    with (
+        OpenAIDouble(any_model=True, kind="llamacpp") as double,
+        pytest.raises(ServerSetupError, match="answers with small-model"),
+    ):
+        facts_of(double, model="other")
+
+
+def test_a_model_that_goes_away_ends_the_run():
+    with OpenAIDouble() as double:
+
+        async def work(backend: OpenAIBackend) -> None:
+            await backend.open()
+            double.models = ["another"]
+            await backend.chat(SHORT)
+
+        with pytest.raises(ServerSetupError, match="no model small-model; it has: another"):
+            use(double, work)
+
+
+def test_an_alias_and_a_name_that_is_not_listed():
+    with OpenAIDouble(kind="llamacpp", any_model=True) as double:
+        assert facts_of(double, model="an-alias").model == "an-alias"
+    with OpenAIDouble(kind="openai", model="gpt-9-2030-01-01", any_model=True) as double:
+        facts = facts_of(double, model="gpt-9")
+    assert facts.notes == ("the server does not list this model",)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "llamacpp", "openai"])
+def test_the_version_is_the_models_and_not_the_times(kind):
+    with OpenAIDouble(kind=kind, others=["b"]) as double:
+        first = facts_of(double).version
+        assert facts_of(double, context=1000).version == first
+        assert facts_of(double, model="b").version != first
+    with OpenAIDouble(kind=kind, others=["c"], slots=2, context=3000) as double:
+        assert facts_of(double).version == first
+
+
+# The address and the key.
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/", "/v1/chat/completions"])
+def test_the_address_with_or_without_v1(path):
+    with OpenAIDouble() as double:
+        assert facts_of(double, base_url=double.url + path).address == f"{double.url}/v1"
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["localhost:8000", "ftp://host/v1", "http://", "http://host/v1?key=tops3cret", "http://h:x/"],
+)
+def test_addresses_that_cannot_be_used(address):
+    with pytest.raises(ConfigurationError) as raised:
+        OpenAIBackend(address, context=512, timeout=1)
+    assert "tops3cret" not in str(raised.value)
+
+
+def test_without_an_address_nobody_is_asked():
+    with pytest.raises(ConfigurationError, match="--base-url or OPENAI_BASE_URL"):
+        OpenAIBackend.from_settings(Settings())
+
+
+def test_the_settings_are_used():
+    with OpenAIDouble(api_key=KEY, others=["b"]) as double:
+        chosen = Settings(
+            openai_base_url=double.url, openai_model="b", openai_api_key=KEY, llm_context=600
+        )
+
+        async def work() -> ServerFacts:
+            backend = OpenAIBackend.from_settings(chosen)
+            assert backend.name == "openai"
+            try:
+                return await backend.open()
+            finally:
+                await backend.close()
+
+        facts = asyncio.run(work())
+    assert (facts.model, facts.context) == ("b", 600)
+
+
+def test_a_key_is_never_shown(caplog, capsys):
+    caplog.set_level(logging.DEBUG)
+    wrong = "sk-wrong-0123456789"
+    with OpenAIDouble(api_key=KEY) as double:
+        with pytest.raises(ServerSetupError, match=r"401.*Incorrect API key provided: \*\*\*"):
+            facts_of(double, api_key=wrong)
+        backend = OpenAIBackend(double.url, api_key=KEY, context=512, timeout=1)
+        shown = repr(backend) + str(vars(backend).get("address")) + caplog.text
+    shown += "".join(capsys.readouterr())
+    assert KEY not in shown and wrong not in shown
+
+
+@pytest.mark.parametrize("key", ["sk-\nabc", "schlüssel"])
+def test_a_key_that_no_header_can_carry(key):
+    with pytest.raises(ConfigurationError) as raised:
+        OpenAIBackend("http://localhost", api_key=key, context=512, timeout=1)
+    assert key not in str(raised.value)
+
+
+def test_a_password_in_the_address_is_sent_but_not_shown():
+    with OpenAIDouble() as double:
+        address = double.url.replace("//", "//me:pass%C3%A4@")
+        facts = facts_of(double, base_url=address)
+        sent = double.received[0].headers["Authorization"]
+        with pytest.raises(ConfigurationError, match="user name"):
+            facts_of(double, base_url=address, api_key=KEY)
+    assert base64.b64decode(sent.removeprefix("Basic ")).decode() == "me:passä"
+    assert facts.address == f"{double.url}/v1"
+
+
+def test_a_proxy_of_the_environment_is_used(monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine server.invalid login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with OpenAIDouble() as double:
+        monkeypatch.setenv("http_proxy", double.url.replace("//", "//me:word@"))
+        facts_of(double, base_url="http://server.invalid", api_key=KEY)
+        headers = double.received[-1].headers
+        assert headers["Host"] == "server.invalid"
+        assert headers["Authorization"] == f"Bearer {KEY}"
+        monkeypatch.setenv("no_proxy", "server.invalid")
+        with pytest.raises(ServerError):
+            facts_of(double, base_url="http://server.invalid")
+        monkeypatch.delenv("no_proxy")
+        with pytest.raises(ServerError):
+            facts_of(double, base_url="http://server.invalid", trust_env=False)
+
+
+# What a server may answer.
+
+
+def test_usage_is_counted():
+    with OpenAIDouble() as double:
+        _, (first, again) = replies(double, SHORT, SHORT)
+    assert (first.usage.calls, first.usage.completion_tokens) == (1, 1)
+    assert first.usage.prompt_tokens == 8 + 3 + 5
+    assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 3)
+
+
+def test_an_answer_that_is_cut_is_told():
+    with OpenAIDouble(lambda _s, _u: "a long answer") as double:
+        _, [reply] = replies(double, ChatRequest("s", "u", max_tokens=2))
+    assert reply.truncated
+    assert reply.text == "a long"
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llamacpp", "openai"])
+def test_a_prompt_that_is_too_long(kind):
+    with OpenAIDouble(kind=kind, context=400) as double:
+        error = failure_of(double, ChatRequest("s", "word " * 500, max_tokens=16))
+    assert isinstance(error, ContextExceededError)
+    assert (error.tokens, error.limit) == (8 + 1 + 500, 400)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "limit"),
+    [
+        (
+            "This model's maximum context length is 16384 tokens. However, you requested 8192 "
+            "output tokens and your prompt contains at least 8193 input tokens, for a total of "
+            "at least 16385 tokens.",
+            8193,
+            16384,
+        ),
+        (
+            "This model's maximum context length is 4097 tokens. However, you requested 5000 "
+            "tokens (4500 in the messages, 500 in the completion). Please reduce the length of "
+            "the messages or completion.",
+            4500,
+            4097,
+        ),
+        (
+            "'max_tokens' or 'max_completion_tokens' is too large: 500. This model's maximum "
+            "context length is 4096 tokens and your request has 4000 input tokens "
+            "(500 > 4096 - 4000).",
+            4000,
+            4096,
+        ),
+        (
+            "The decoder prompt (length 5019) is longer than the maximum model length of 4096. "
+            "Make sure that `max_model_len` is no smaller than the number of text tokens.",
+            5019,
+            4096,
+        ),
+        (
+            "The input (5163 tokens) is longer than the model's context length (4096 tokens).",
+            5163,
+            4096,
+        ),
+        (
+            "Input tokens exceed the configured limit of 272,000 tokens. Your messages resulted "
+            "in 509,178 tokens. Please reduce the length of the messages.",
+            509178,
+            272000,
+        ),
+        (
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: "
+            "4000 `inputs` tokens and 200 `max_new_tokens`",
+            4000,
+            4096,
+        ),
+        (
+            "Prompt contains 9000 tokens and 0 draft tokens, too large for model with 8192 "
+            "maximum context length",
+            9000,
+            8192,
+        ),
+        (
+            "The number of tokens to keep from the initial prompt is greater than the context "
+            "length. Try to load the model with a larger context length",
+            None,
+            None,
+        ),
+    ],
+)
+def test_ways_to_say_that_a_prompt_is_too_long(text, tokens, limit):
+    answer = Answer(400, {"error": {"message": text, "type": "BadRequestError"}}, text)
+    with pytest.raises(ContextExceededError) as raised:
+        raise_failure(answer, "http://host/v1")
+    assert (raised.value.tokens, raised.value.limit) == (tokens, limit)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind", "says"),
+    [
+        (failing(400, "the prompt is offensive", code="content_filter"), RefusedError, "offens"),
+        (failing(422, "cannot be processed"), RefusedError, "cannot be"),
+        (failing(400, "no seed", param="seed"), ServerSetupError, "no longer takes the field seed"),
+        (failing(401, "no such key"), ServerSetupError, "no such key"),
+        (failing(402, "pay first"), ServerSetupError, "pay first"),
+        (failing(404, "not here"), ServerSetupError, "no model small-model; it has: small-model"),
+        (failing(429, "over", code="insufficient_quota"), ServerSetupError, "over"),
+        (failing(429, "slow down", retry_after="3"), ServerBusyError, "slow down"),
+        (failing(503, "overloaded"), ServerBusyError, "overloaded"),
+        (failing(500, "boom"), ServerError, "boom"),
+        (html(502), ServerError, "502"),
+        (garbage(), ServerError, "NoneType in place of Mapping"),
+        (cut(), ServerError, "no answer"),
+        (Behaviour(307, b"", {"Location": "http://elsewhere.invalid"}), ServerSetupError, "307"),
+        (Behaviour(body={"error": {"code": 429, "message": "slow"}}), ServerBusyError, "slow"),
+        (Behaviour(body={"error": {"message": "upstream"}}), ServerError, "upstream"),
+        (Behaviour(body={"choices": []}), ServerError, "Mapping"),
+        (Behaviour(body=[]), ServerError, "list in place of Mapping"),
+    ],
+)
+def test_faults_of_a_server(behaviour, kind, says):
+    with OpenAIDouble(script=[behaviour]) as double:
+        error = failure_of(double)
+    assert type(error) is kind
+    assert says in str(error)
+    if behaviour.headers.get("Retry-After"):
+        assert error.retry_after == 3.0
+
+
+def choice(**fields: Any) -> Behaviour:
+    def change(data: dict[str, Any]) -> dict[str, Any]:
+        chosen = data["choices"][0]
+        chosen.update({key: value for key, value in fields.items() if key in chosen})
+        chosen["message"] |= {key: value for key, value in fields.items() if key not in chosen}
+        return data
+
+    return changed(change)
+
+
+def test_the_model_or_a_filter_may_refuse():
+    with OpenAIDouble(script=[choice(content=None, refusal="I can't\nhelp.")]) as double:
+        error = failure_of(double)
+    assert isinstance(error, RefusedError) and "I can't help." in str(error)
+    with OpenAIDouble(script=[choice(finish_reason="content_filter")]) as double:
+        assert isinstance(failure_of(double), RefusedError)
+
+
+def completion(**fields: Any) -> Answer:
+    chosen: dict[str, Any] = {"message": {"role": "assistant", "content": "x"}}
+    chosen["message"] |= {key: value for key, value in fields.items() if key != "logprobs"}
+    chosen["logprobs"] = fields.get("logprobs")
+    return Answer(200, {"choices": [chosen]}, "")
+
+
+def test_kinds_of_content():
+    assert read_reply(completion(content=None)).text == ""
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "yes"}, 7]
+    reply = read_reply(completion(content=parts))
+    assert (reply.text, reply.thought) == ("yes", True)
+    with pytest.raises(ServerError):
+        read_reply(completion(content=7))
+
+
+def test_logprobs_that_cannot_be_are_dropped_or_floored():
+    def read(*entries: Any) -> tuple[Token, ...]:
+        return read_reply(completion(logprobs={"content": list(entries)})).tokens
+
+    endless = -math.inf
+    top = [
+        {"token": "b", "logprob": endless},
+        {"token": "c", "logprob": math.nan},
+        {"token": "d", "logprob": 3},
+        {"token": 5, "logprob": -1},
+        "e",
+    ]
+    [token] = read({"token": "a", "logprob": 1e-7, "top_logprobs": top})
+    assert token == Token("a", 0.0, (("a", 0.0), ("b", FLOOR)))
+    assert read({"token": "a", "logprob": -(10**400)}) == (Token("a", FLOOR),)
+    assert read({"token": "a", "logprob": -1}, {"token": "b", "logprob": math.nan}) == ()
+    assert read({"token": "a"}) == read({"token": None, "logprob": -1}) == read(None) == ()
+
+
+def test_tokens_of_hidden_thoughts_that_cannot_be_told_apart_are_dropped():
+    entries = [{"token": text, "logprob": -1.0} for text in ("so", " it", " is")]
+    reply = read_reply(
+        completion(content="blue", reasoning_content="so it is", logprobs={"content": entries})
+    )
+    assert (reply.text, reply.thought, reply.tokens) == ("blue", True, ())
+
+
+FIELDS = (
+    *("choices", "message", "content", "refusal", "reasoning", "finish_reason", "usage"),
+    *("prompt_tokens", "logprobs", "token", "logprob", "top_logprobs", "type", "text"),
+    *("error", "code", "param"),
+)
+PIECES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda parts: (
+        st.lists(parts, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), parts, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PIECES, st.sampled_from([200, 200, 400, 404, 429, 500]))
+def test_no_answer_brings_anything_but_our_own_errors(data, status):
+    for sent in (data, {"choices": [data]}, {"choices": [{"message": data}]}):
+        answer = Answer(status, sent, json.dumps(sent))
+        try:
+            raise_failure(answer, "http://host/v1")
+            assert isinstance(read_reply(answer).text, str)
+        except DocClassifyError:
+            pass
+
+
+@pytest.mark.parametrize("listed", [[], {}, {"data": [None, {"id": 5}, {}]}, {"data": 3}, "x"])
+def test_a_list_of_models_that_is_none(listed):
+    with (
+        OpenAIDouble(faults={"/v1/models": Behaviour(body=listed)}) as double,
+        pytest.raises(ServerSetupError),
+    ):
+        facts_of(double, model=None)
+
+
+def test_a_server_that_is_none_of_a_chat_protocol():
+    with (
+        OpenAIDouble(lists=False, faults={"/v1/chat/completions": html(404)}) as double,
+        pytest.raises(ServerSetupError, match="404"),
+    ):
+        facts_of(double)
+    with OpenAIDouble(faults={"/v1/chat/completions": failing(400, "go away")}) as double:
+        with pytest.raises(ServerSetupError, match=r"takes no chat request: .*go away"):
+            facts_of(double)
+        assert len(double.chats) < 10
+    with (
+        OpenAIDouble(faults={"/v1/chat/completions": failing(500, "broken")}) as double,
+        pytest.raises(ServerError, match="broken"),
+    ):
+        facts_of(double)
+
+
+# Time.
+
+
+def test_it_waits_for_a_server_that_loads_its_model():
+    with OpenAIDouble(kind="llamacpp", loading=2) as double:
+        assert facts_of(double).schema
+    with (
+        OpenAIDouble(kind="llamacpp", loading=10**9) as double,
+        pytest.raises(ServerBusyError, match="Loading model"),
+    ):
+        facts_of(double, timeout=0.8)
+
+
+def test_an_answer_that_takes_too_long():
+    with (
+        OpenAIDouble(script=[slow(30)]) as double,
+        pytest.raises(ServerError, match=r"did not answer within 0\.3 s"),
+    ):
+        replies(double, timeout=0.3)
+
+
+def test_whether_it_is_alive():
+    with OpenAIDouble() as double:
+
+        async def work(backend: OpenAIBackend) -> None:
+            await backend.open()
+            await backend.alive()
+            double.go_away()
+            with pytest.raises(ServerError):
+                await backend.alive()
+            with pytest.raises(ServerError):
+                await backend.chat(SHORT)
+            double.come_back()
+            await backend.alive()
+            assert (await backend.chat(SHORT)).text == "blue"
+            double.lists = False
+            with pytest.raises(ServerSetupError):
+                await backend.alive()
+            await backend.close()
+            await backend.close()
+
+        use(double, work)
+    with OpenAIDouble(lists=False) as double:
+        use(double, lambda backend: backend.alive())
+
+
+def test_the_double_works_on_as_many_requests_as_it_has_slots():
+    async def work(url: str) -> Any:
+        backend = OpenAIBackend(url, context=4096, timeout=10)
+        try:
+            await backend.open()
+            answers = await asyncio.gather(*(backend.chat(SHORT) for _ in range(12)))
+            assert {answer.text for answer in answers} == {"invoice"}
+            return await backend._extra("/stats")
+        finally:
+            await backend.close()
+
+    with double_process(slots=3, latency=0.02, says="invoice") as url:
+        stats = asyncio.run(work(url))
+    assert stats == {"answered": 14, "most_at_once": 3}
