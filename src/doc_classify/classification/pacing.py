@@ -33,7 +33,7 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _SLOW = 20.0
@@ -47,6 +47,8 @@ _LOSS = 0.037
 """The same for the way down: 1.5 % of loss for a third less."""
 _SURE = 1.5
 """Standard errors that a difference has to stand out by."""
+_LEAST_SCATTER = 0.005
+"""Relative standard deviation of an epoch's throughput that is always allowed for."""
 _MAX_PAIRS = 5
 """Epochs under a limit on trial after which the better guess has to do."""
 _LONGEST_HOLD = 16
@@ -75,9 +77,10 @@ class Place:
 class _Epoch:
     """Sums over the completions of one measurement."""
 
-    skip: int
     began: float
     area: float
+    skip: int = 0
+    extra: int = 0
     count: int = 0
     work: float = 0.0
     seconds: float = 0.0
@@ -105,6 +108,11 @@ class _Trial:
     factor: float
     rates: list[float] = field(default_factory=list)
 
+    @property
+    def fast(self) -> bool:
+        """Part of a series of doublings or halvings, which takes less evidence."""
+        return self.factor >= 2 or self.factor <= 0.5
+
 
 class Search:
     """The decisions about the limit, without any waiting. Used by :class:`Pace`.
@@ -119,12 +127,14 @@ class Search:
         self.version = 0
         self._cut_version = 0
         self._scatter = 0.05**2
+        self._compared = 0
         self.begin(now, 0.0)
 
     def begin(self, now: float, area: float) -> None:
         """Start from one request, knowing nothing of the server."""
         self.limit = self._base = 1
         self.version += 1
+        self._begun = 0
         self._ceiling: int | None = None
         self._ceiling_left = 0
         self._ceiling_epochs = 32
@@ -136,13 +146,23 @@ class Search:
         self._upward = True
         self._down_factor = 1.5
         self._hold = self._wait = 1
-        self._epoch = _Epoch(0, now, area)
-        self._fresh = _Epoch(0, now, area)
+        self._epoch = _Epoch(now, area)
+        self._fresh = _Epoch(now, area)
 
     @property
     def pauses(self) -> int:
         """Cuts without a whole epoch between them."""
         return self._pauses
+
+    def place(self, now: float) -> Place:
+        """A request begins."""
+        self._begun += 1
+        return Place(now, self.version)
+
+    def ended(self, place: Place) -> None:
+        """A request has ended, in whichever way."""
+        if place.version == self.version:
+            self._begun -= 1
 
     def refused(self, place: Place, now: float, area: float, in_flight: int) -> bool:
         """Cut the limit, unless the request was sent before the last cut. True if it was cut."""
@@ -173,6 +193,10 @@ class Search:
         epoch = self._epoch
         if epoch.skip > 0:
             epoch.skip -= 1
+            # Long ones that began under the limit before would still bring its time of stay along.
+            left = in_flight - self._begun
+            if epoch.skip <= epoch.extra and left <= self.limit // 32:
+                epoch.skip = 0
             if epoch.skip == 0:
                 epoch.began, epoch.area = now, area
             return
@@ -181,7 +205,7 @@ class Search:
         if not enough and (epoch.count < self.limit or now - epoch.began < _SLOW):
             return
         rate = epoch.rate(now, area, self.limit)
-        self._epoch = _Epoch(0, now, area)
+        self._epoch = _Epoch(now, area)
         self._pauses = 0
         if self._ceiling is not None:
             self._ceiling_left -= 1
@@ -212,35 +236,56 @@ class Search:
         """An epoch under the present limit is over."""
         if rate is None:
             return
-        if self._rates:
-            difference = rate - self._mean()
-            spread = math.sqrt(self._scatter * (1 + 1 / len(self._rates)))
-            if abs(difference) > max(0.2, 4 * spread):
-                # Measured anew before anything is made of it: this epoch may be half and half.
-                self._settle(hold=1)
-                self._doubling = True
-                self._upward = difference > 0
-                self._down_factor = 2.0
-                return
-            self._scatter += 0.15 * ((rate - self._rates[-1]) ** 2 / 2 - self._scatter)
-        self._rates.append(rate)
-        self._wait -= 1
+        if not self._changed(rate, self._rates):
+            self._learn(rate, self._rates)
+            self._rates.append(rate)
+            self._wait -= 1
+
+    def _changed(self, rate: float, before: Sequence[float]) -> bool:
+        """Whether the server is not what it was: then the search begins anew from this limit."""
+        if not before:
+            return False
+        difference = rate - sum(before) / len(before)
+        spread = math.sqrt(self._scatter * (1 + 1 / len(before)))
+        if abs(difference) < max(0.2, 4 * spread):
+            return False
+        # Measured anew before anything is made of it: this epoch may be half and half.
+        self._settle(hold=1)
+        self._doubling = True
+        self._upward = difference > 0
+        self._down_factor = 2.0
+        return True
+
+    def _learn(self, rate: float, before: Sequence[float]) -> None:
+        """Learn from two epochs under the same limit how much they scatter."""
+        if before:
+            self._compared += 1
+            weight = max(0.1, 1 / (self._compared + 1))
+            self._scatter += weight * ((rate - before[-1]) ** 2 / 2 - self._scatter)
+            self._scatter = max(self._scatter, _LEAST_SCATTER**2)
 
     def _tried(self, trial: _Trial, rate: float | None) -> None:
         """An epoch of a trial is over, under the one limit or the other."""
         if rate is None:
             self._reject(trial)
             return
-        if self.limit == self._base:
+        before = self._rates if self.limit == self._base else trial.rates
+        if self._changed(rate, before):
+            return
+        if before is self._rates:
+            self._learn(rate, before)
             self._rates.append(rate)
             return
+        self._learn(rate, trial.rates)
         trial.rates.append(rate)
         tries = len(trial.rates)
         gain = sum(trial.rates) / tries - self._mean()
         worth = math.log(trial.limit / self._base) * (_WORTH if trial.factor > 1 else _LOSS)
         error = math.sqrt(self._scatter * (1 / tries + 1 / len(self._rates)))
-        most = 2 if trial.factor >= 2 else _MAX_PAIRS
-        if gain - _SURE * error > worth or (tries >= most and gain > worth):
+        most = 2 if trial.fast else _MAX_PAIRS
+        # In doubt the shorter queue: what is wrongly given up is soon found again.
+        likely = gain > max(worth, error) if trial.factor > 1 else gain + error > worth
+        if gain - _SURE * error > worth or (tries >= most and likely):
             self._adopt(trial.rates)
         elif tries >= most or gain + _SURE * error < worth:
             self._reject(trial)
@@ -284,7 +329,7 @@ class Search:
             trial = self._trial = self._propose()
         if trial is None:
             limit = self._base
-        elif trial.factor >= 2 or not trial.rates:
+        elif trial.fast or not trial.rates:
             limit = trial.limit
         else:
             limit = self._base if self.limit == trial.limit else trial.limit
@@ -313,8 +358,10 @@ class Search:
     def _change(self, limit: int, now: float, area: float, in_flight: int) -> None:
         self.limit = limit
         self.version += 1
-        self._epoch = _Epoch(max(limit, in_flight), now, area)
-        self._fresh = _Epoch(0, now, area)
+        self._begun = 0
+        skip = max(limit, in_flight)
+        self._epoch = _Epoch(now, area, 2 * skip, skip)
+        self._fresh = _Epoch(now, area)
 
 
 class Pace:
@@ -390,7 +437,7 @@ class Pace:
                 raise
         else:
             self._count(+1)
-        return Place(self._clock(), self._search.version)
+        return self._search.place(self._clock())
 
     def release(self, place: Place, work: float | None) -> None:
         """Give a place back.
@@ -407,6 +454,7 @@ class Pace:
         if work is not None:
             self._search.completed(place, work, now, self._area, self._in_flight)
         self._count(-1)
+        self._search.ended(place)
         self._wake()
 
     def overloaded(self, place: Place, retry_after: float | None = None) -> None:
