@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from yarl import URL
@@ -50,6 +51,9 @@ _STABLE_FIELDS = (
 time of the request there. Not "permission": vLLM makes one up for each request."""
 _STABLE_META = ("vocab_type", "n_vocab", "n_ctx_train", "n_embd", "n_params", "size", "ftype")
 """What llama.cpp tells of a model; "n_ctx" is of the server's and no matter of its answers."""
+
+_OWN_FACTS = {"llamacpp": "/props", "vllm": "/version"}
+"""Where a server tells more than the protocol has, by the owner of its models."""
 
 _T = TypeVar("_T")
 
@@ -137,19 +141,20 @@ class OpenAIBackend:
             raise ServerSetupError(self._without_model(entries) + answers)
         self._dialect = findings.dialect
 
-        kind = entry.get("owned_by")
-        props = await self._extra("/props") if kind == "llamacpp" else {}
-        version = await self._extra("/version") if kind == "vllm" else {}
-        context = _context(entry) or _context_of_llamacpp(entry, props)
+        kind = str(entry.get("owned_by", ""))
+        told: Mapping[str, Any] = {}
+        if kind in _OWN_FACTS:
+            told = await self._patiently(partial(self._extra, _OWN_FACTS[kind]))
+        context = _context(entry) or _context_of_llamacpp(entry, told)
         return ServerFacts(
             address=self.address,
             model=self._model,
-            version=_digest(self._model, entry, findings.model, props.get("chat_template")),
+            version=_digest(self._model, entry, findings.model, told.get("chat_template")),
             context=min(context, self._context) if context else None,
             logprobs=findings.dialect.top_logprobs > 0,
             schema=findings.dialect.schema,
             thinks=findings.thinks,
-            server=_server(kind, version.get("version") or props.get("build_info")),
+            server=_server(kind, told.get("version", told.get("build_info"))),
             notes=() if listed or not entries else ("the server does not list this model",),
         )
 
@@ -217,8 +222,9 @@ class OpenAIBackend:
                 entries = await self._list()
             except ServerError:
                 entries = []
-            has = self._without_model(entries)
-            raise ServerSetupError(f"{has} ({answer.message})")
+            if any(self._model in _names(entry) for entry in entries):
+                raise_for(answer, self.address)  # the model is there, but nowhere to ask it
+            raise ServerSetupError(f"{self._without_model(entries)} ({answer.message})")
         return answer
 
     async def _list(self) -> list[Mapping[str, Any]]:
@@ -258,6 +264,8 @@ class OpenAIBackend:
     async def _extra(self, path: str) -> Mapping[str, Any]:
         """What a server tells at an address of its own, outside of OpenAI's protocol."""
         answer = await self._request("GET", path, timeout=_LIST_SECONDS)
+        if answer.status >= 500 or answer.status == 429:  # the next time it may tell: no {} now
+            raise_for(answer, self.address)
         usable = answer.status == 200 and isinstance(answer.data, Mapping)
         return answer.data if usable else {}
 
@@ -338,8 +346,8 @@ def _known(told: object, names: tuple[str, ...]) -> dict[str, str | int | float]
     return {name: value for name in names if isinstance(value := told.get(name), str | int | float)}
 
 
-def _server(kind: object, version: object) -> str:
-    name = {"llamacpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang"}.get(str(kind), "")
+def _server(kind: str, version: object) -> str:
+    name = {"llamacpp": "llama.cpp", "vllm": "vLLM", "sglang": "SGLang"}.get(kind, "")
     told = version if isinstance(version, str) else ""
     return one_line(f"{name} {told}".strip()) if name else ""
 

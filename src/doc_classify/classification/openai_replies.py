@@ -116,7 +116,7 @@ def raise_failure(answer: Answer, address: str) -> None:
             :func:`~.http.raise_for`.
     """
     answer = _with_inner_status(answer)
-    if answer.status in (400, 413, 422, 500):
+    if answer.status in (400, 413, 422):
         _raise_if_too_long(answer, address)
     if answer.status in (400, 422) and (named := named_field(answer)) is not None:
         raise ServerSetupError(f"{address} no longer takes the field {named}: {answer.message}")
