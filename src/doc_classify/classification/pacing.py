@@ -51,7 +51,7 @@ _LEAST_SCATTER = 0.005
 """Relative standard deviation of an epoch's throughput that is always allowed for."""
 _MAX_PAIRS = 5
 """Epochs under a limit on trial after which the better guess has to do."""
-_LONGEST_HOLD = 16
+_LONGEST_HOLD = 12
 """Epochs between two trials when one after the other found nothing."""
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 30.0
@@ -114,6 +114,11 @@ class _Trial:
         return self.factor >= 2 or self.factor <= 0.5
 
 
+def _completions(limit: int) -> int:
+    """Completions that an epoch measures."""
+    return max(2 * limit, 4)
+
+
 class Search:
     """The decisions about the limit, without any waiting. Used by :class:`Pace`.
 
@@ -126,7 +131,7 @@ class Search:
         self._maximum = maximum
         self.version = 0
         self._cut_version = 0
-        self._scatter = 0.05**2
+        self._scatter = 0.3**2  # variance for each completion of an epoch
         self._compared = 0
         self.begin(now, 0.0)
 
@@ -201,7 +206,7 @@ class Search:
                 epoch.began, epoch.area = now, area
             return
         epoch.add(work, seconds)
-        enough = epoch.count >= max(2 * self.limit, 4)
+        enough = epoch.count >= _completions(self.limit)
         if not enough and (epoch.count < self.limit or now - epoch.began < _SLOW):
             return
         rate = epoch.rate(now, area, self.limit)
@@ -246,7 +251,7 @@ class Search:
         if not before:
             return False
         difference = rate - sum(before) / len(before)
-        spread = math.sqrt(self._scatter * (1 + 1 / len(before)))
+        spread = math.sqrt(self._variance(self.limit) * (1 + 1 / len(before)))
         if abs(difference) < max(0.2, 4 * spread):
             return False
         # Measured anew before anything is made of it: this epoch may be half and half.
@@ -261,8 +266,12 @@ class Search:
         if before:
             self._compared += 1
             weight = max(0.1, 1 / (self._compared + 1))
-            self._scatter += weight * ((rate - before[-1]) ** 2 / 2 - self._scatter)
-            self._scatter = max(self._scatter, _LEAST_SCATTER**2)
+            square = (rate - before[-1]) ** 2 / 2 * _completions(self.limit)
+            self._scatter += weight * (square - self._scatter)
+
+    def _variance(self, limit: int) -> float:
+        """Expected variance of an epoch's (logarithmic) rate."""
+        return max(self._scatter / _completions(limit), _LEAST_SCATTER**2)
 
     def _tried(self, trial: _Trial, rate: float | None) -> None:
         """An epoch of a trial is over, under the one limit or the other."""
@@ -281,10 +290,14 @@ class Search:
         tries = len(trial.rates)
         gain = sum(trial.rates) / tries - self._mean()
         worth = math.log(trial.limit / self._base) * (_WORTH if trial.factor > 1 else _LOSS)
-        error = math.sqrt(self._scatter * (1 / tries + 1 / len(self._rates)))
-        most = 2 if trial.fast else _MAX_PAIRS
+        error = math.sqrt(
+            self._variance(trial.limit) / tries + self._variance(self._base) / len(self._rates)
+        )
+        most = _MAX_PAIRS
+        if trial.fast:
+            most = 2 if trial.limit > 8 else 4
         # In doubt the shorter queue: what is wrongly given up is soon found again.
-        likely = gain > max(worth, error) if trial.factor > 1 else gain + error > worth
+        likely = gain > max(worth, error) if trial.factor > 1 else gain + 0.25 * error > worth
         if gain - _SURE * error > worth or (tries >= most and likely):
             self._adopt(trial.rates)
         elif tries >= most or gain + _SURE * error < worth:
