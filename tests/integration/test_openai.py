@@ -45,7 +45,7 @@ Work = Callable[[OpenAIBackend], Awaitable[Result]]
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -383,20 +383,22 @@ def test_a_password_in_the_address_is_sent_but_not_shown():
 
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch, tmp_path):
-    (tmp_path / ".netrc").write_text("machine server.invalid login a password b\n")
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    nobody = "http://127.0.0.1:1"
     with OpenAIDouble() as double:
         monkeypatch.setenv("http_proxy", double.url.replace("//", "//me:word@"))
-        facts_of(double, base_url="http://server.invalid", api_key=KEY)
+        facts_of(double, base_url=nobody, api_key=KEY)
         headers = double.received[-1].headers
-        assert headers["Host"] == "server.invalid"
+        assert headers["Host"] == "127.0.0.1:1"
         assert headers["Authorization"] == f"Bearer {KEY}"
-        monkeypatch.setenv("no_proxy", "server.invalid")
-        with pytest.raises(ServerError):
-            facts_of(double, base_url="http://server.invalid")
-        monkeypatch.delenv("no_proxy")
-        with pytest.raises(ServerError):
-            facts_of(double, base_url="http://server.invalid", trust_env=False)
+        assert headers["Proxy-Authorization"] == "Basic bWU6d29yZA=="
+        with pytest.raises(ServerError, match="no answer"):
+            facts_of(double, base_url=nobody, trust_env=False)
+        for exempt in ("127.0.0.1", "127.0.0.1:1"):
+            monkeypatch.setenv("no_proxy", exempt)
+            with pytest.raises(ServerError, match="no answer"):
+                facts_of(double, base_url=nobody)
 
 
 # What a server may answer.

@@ -116,6 +116,7 @@ class JsonClient:
                 method,
                 self.address + path,
                 json=body,
+                headers=self._headers,  # a session's own would go to the proxy as well
                 allow_redirects=False,  # a key must not follow to another server
                 **self._by_proxy(),
                 timeout=aiohttp.ClientTimeout(total=limit, sock_connect=_CONNECT_SECONDS),
@@ -152,7 +153,6 @@ class JsonClient:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                headers=self._headers,
                 connector=aiohttp.TCPConnector(limit=0),  # whoever calls bounds the requests
                 cookie_jar=aiohttp.DummyCookieJar(),
                 json_serialize=_serialized,

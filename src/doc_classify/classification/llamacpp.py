@@ -252,11 +252,11 @@ class _Engine:
         self._stderr_task = asyncio.create_task(self._drain_stderr(process))
         line = b""
         try:
-            with contextlib.suppress(ConnectionError):
-                async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit):
+                with contextlib.suppress(ConnectionError):  # what it said last may be there still
                     process.stdin.write(self._config.encode())  # type: ignore[union-attr]
                     await process.stdin.drain()  # type: ignore[union-attr]
-                    line = await process.stdout.readline()  # type: ignore[union-attr]
+                line = await process.stdout.readline()  # type: ignore[union-attr]
         except TimeoutError:
             await self.stop(0)
             raise ServerSetupError(f"the model was not loaded within {limit:g} s") from None
