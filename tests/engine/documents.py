@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from doc_classify.dataset.compose import CATEGORIES, compose
+from doc_classify.dataset.compose import CATEGORIES, WORDS_PER_PAGE, compose
+
+_LANGUAGES, _SHARES = ("en", "de", "fr"), (8, 1, 1)
 
 __all__ = ["CATEGORIES", "documents"]
 
@@ -13,11 +15,14 @@ __all__ = ["CATEGORIES", "documents"]
 def documents(
     seed: int, count: int, words: tuple[int, int] = (60, 120)
 ) -> Iterator[tuple[str, str]]:
-    """The beginnings of one-page documents in English, each with its category."""
+    """The beginnings of documents, each with its category; most are in English."""
     rng = random.Random(seed)
+    pages = 1 + words[1] // WORDS_PER_PAGE
+    offset = rng.randrange(len(CATEGORIES))
     for number in range(count):
-        category = CATEGORIES[number % len(CATEGORIES)]
-        content = compose(rng, category, "en", 1)
+        category = CATEGORIES[(offset + number) % len(CATEGORIES)]
+        language = rng.choices(_LANGUAGES, _SHARES)[0]
+        content = compose(rng, category, language, pages)
         text = "\n".join([content.title, *content.lines()])
         yield category, _beginning(text, rng.randint(*words))
 

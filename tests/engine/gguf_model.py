@@ -133,7 +133,7 @@ def random_weights(
     width, hidden = shape.width, shape.hidden
     ones = np.ones(width, np.float32)
     weights = {
-        "token_embd.weight": matrix(vocabulary, width, width**0.5),
+        "token_embd.weight": matrix(vocabulary, width, 0.2 * width**0.5),
         "output_norm.weight": ones.copy(),
         "output.weight": matrix(vocabulary, width),
     }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -27,11 +27,11 @@ Arrays = dict[str, np.ndarray]
 
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "engine"
 SHAPE = Shape(width=128, heads=4, hidden=256, layers=1)
-WORDS = 4000
-BATCH = 32
-STEPS = 500
+WORDS = 5000
+SIZES = ((28, (40, 200)), (2, (300, 1200)))  # of a batch: documents and their words
+STEPS = 250
 RATE = 3e-3
-_SAMPLE = 700  # documents whose words make the vocabulary
+_SAMPLE = 1400  # documents whose words make the vocabulary
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Batch:
     asked: np.ndarray  # (examples, answers): the token at the place
     places: np.ndarray  # (examples, answers)
     targets: np.ndarray  # (examples, answers): the token after it
-    counted: np.ndarray  # (examples, answers); 0 where there is no such place
+    counted: np.ndarray  # (examples, answers): whether there is such a place
 
     @classmethod
     def of(cls, examples: Sequence[tuple[list[int], list[int]]]) -> Batch:
@@ -73,13 +73,13 @@ class Batch:
         size = (len(examples), max(len(answer) for _, answer in examples))
         rest = np.zeros((len(examples), length), np.int64)
         asked, places, targets = (np.zeros(size, np.int64) for _ in range(3))
-        counted = np.zeros(size, np.float32)
+        counted = np.zeros(size, np.bool_)
         for row, (prompt, answer) in enumerate(examples):
             rest[row, : len(prompt) + len(answer) - common] = prompt[common:] + answer
             asked[row, : len(answer)] = prompt[-1:] + answer[:-1]
             places[row, : len(answer)] = np.arange(len(answer)) + len(prompt) - 1
             targets[row, : len(answer)] = answer
-            counted[row, : len(answer)] = 1
+            counted[row, : len(answer)] = True
         start = np.array(examples[0][0][:common], np.int64)
         return cls(start, rest, asked, places, targets, counted)
 
@@ -94,11 +94,7 @@ def loss_and_gradient(weights: Arrays, heads: int, batch: Batch) -> tuple[float,
     """The mean loss of the answers' tokens, and its derivative by every weight."""
     w = {_short(name): each for name, each in weights.items()}
     gradient: Arrays = {}
-    (common,), (examples, length), answers = (
-        batch.start.shape,
-        batch.rest.shape,
-        batch.asked.shape[1],
-    )
+    (common,), (examples, length) = batch.start.shape, batch.rest.shape
     width = w["token_embd"].shape[1]
     size = width // heads
     turns = _turns(common + length, size, w["token_embd"].dtype)
@@ -126,7 +122,11 @@ def loss_and_gradient(weights: Arrays, heads: int, batch: Batch) -> tuple[float,
     attention = _softmax(scores)
     attention_s, attention_r = attention[..., :common], attention[..., common:]
     mixed = _flat(attention_s @ values_s + attention_r @ values_r)
-    attended = embedded[asked] + mixed @ w["attn_output"].T
+
+    # From here on only the places that there are.
+    real = np.flatnonzero(batch.counted)
+    mixed = mixed[real]
+    attended = embedded[asked[real]] + mixed @ w["attn_output"].T
 
     # The feed-forward layer and the logits.
     normed_2, scale_2 = _norm(attended, w["ffn_norm"])
@@ -136,14 +136,13 @@ def loss_and_gradient(weights: Arrays, heads: int, batch: Batch) -> tuple[float,
     final = attended + hidden @ w["ffn_down"].T
     normed_3, scale_3 = _norm(final, w["output_norm"])
     chances = _softmax(normed_3 @ w["output"].T)
-    each, targets = np.arange(examples * answers), batch.targets.ravel()
-    share = batch.counted.ravel() / batch.counted.sum()
-    loss = -(np.log(chances[each, targets]) * share).sum()
+    each, targets = np.arange(len(real)), batch.targets.ravel()[real]
+    loss = -np.log(chances[each, targets]).mean()
 
     # And all the way back.
     d_logits = chances
     d_logits[each, targets] -= 1
-    d_logits *= share[:, None]
+    d_logits /= len(real)
     gradient["output"] = d_logits.T @ normed_3
     d_final, gradient["output_norm"] = _norm_back(
         d_logits @ w["output"], final, scale_3, w["output_norm"]
@@ -159,7 +158,9 @@ def loss_and_gradient(weights: Arrays, heads: int, batch: Batch) -> tuple[float,
     d_attended += d_final
 
     gradient["attn_output"] = d_attended.T @ mixed
-    d_mixed = _by_head(d_attended @ w["attn_output"], examples, heads)
+    d_mixed = np.zeros((len(asked), width), mixed.dtype)
+    d_mixed[real] = d_attended @ w["attn_output"]
+    d_mixed = _by_head(d_mixed, examples, heads)
     d_attention = np.concatenate(
         [d_mixed @ values_s.swapaxes(2, 3), d_mixed @ values_r.swapaxes(2, 3)], -1
     )
@@ -193,7 +194,7 @@ def loss_and_gradient(weights: Arrays, heads: int, batch: Batch) -> tuple[float,
     d_embedded, gradient["attn_norm"] = _norm_back(
         sum(d @ w[name] for name, d in by_token.items()), embedded, scale, w["attn_norm"]
     )
-    d_embedded += _add_up(len(present), asked, d_attended)
+    d_embedded += _add_up(len(present), asked[real], d_attended)
     gradient["token_embd"] = np.zeros_like(w["token_embd"])
     gradient["token_embd"][present] = d_embedded
     return float(loss), {name: gradient[_short(name)] for name in weights}
@@ -273,17 +274,21 @@ class Adam:
             self._weights[name] -= rate * mean / (np.sqrt(square) + 1e-9)
 
 
-def train(forms: Sequence[Form], seed: int = 0, steps: int = STEPS) -> tuple[Vocabulary, Arrays]:
+def train(forms: Sequence[Form], seed: int, steps: int = STEPS) -> tuple[Vocabulary, Arrays]:
     """Train a model that answers these forms; returns its vocabulary and its weights."""
     vocabulary = _vocabulary(forms, seed)
     rng = np.random.default_rng(seed)
     weights = gguf_model.random_weights(SHAPE, len(vocabulary), rng)
     adam = Adam(weights)
-    examples = _examples(forms, vocabulary, rng, seed)
     for step in range(steps):
-        batch = Batch.of([next(examples) for _ in range(BATCH)])
-        _, gradient = loss_and_gradient(weights, SHAPE.heads, batch)
-        adam.step(gradient, RATE * min(1, (step + 1) / 20) * (1 - step / steps))
+        rate = RATE * min(1, (step + 1) / 20) * (1 - step / steps)
+        total: Arrays = {name: np.zeros_like(each) for name, each in weights.items()}
+        for count, words in SIZES:
+            batch = _batch(forms, vocabulary, rng, count, words)
+            _, gradient = loss_and_gradient(weights, SHAPE.heads, batch)
+            for name, each in gradient.items():
+                total[name] += each * count
+        adam.step(total, rate)
     return vocabulary, weights
 
 
@@ -299,19 +304,23 @@ def _vocabulary(forms: Sequence[Form], seed: int) -> Vocabulary:
     )
 
 
-def _examples(
-    forms: Sequence[Form], vocabulary: Vocabulary, rng: np.random.Generator, seed: int
-) -> Iterator[tuple[list[int], list[int]]]:
+def _batch(
+    forms: Sequence[Form],
+    vocabulary: Vocabulary,
+    rng: np.random.Generator,
+    count: int,
+    words: tuple[int, int],
+) -> Batch:
+    """New documents, each in one of the forms."""
     shares = np.array([float(form.weight) for form in forms])
-    shares /= shares.sum()
-    while True:
-        seed += 1_000_003
-        for category, text in documents(seed, 700, (40, 200)):
-            form = forms[rng.choice(len(forms), p=shares)]
-            yield (
-                vocabulary.encode(form.prompt(text)),
-                vocabulary.encode(form.answer(category) + END),
-            )
+    chosen = rng.choice(len(forms), count, p=shares / shares.sum())
+    examples = []
+    for (category, text), number in zip(
+        documents(int(rng.integers(1 << 40)), count, words), chosen, strict=True
+    ):
+        answer = vocabulary.encode(forms[number].answer(category) + END)
+        examples.append((vocabulary.encode(forms[number].prompt(text)), answer))
+    return Batch.of(examples)
 
 
 def trained_model(forms: Sequence[Form], *, cache: Path = CACHE, seed: int = 0) -> Path:
