@@ -45,7 +45,16 @@ Work = Callable[[OpenAIBackend], Awaitable[Result]]
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+    for name in (
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "HTTPS_PROXY",
+        "all_proxy",
+        "ALL_PROXY",
+        "no_proxy",
+        "NO_PROXY",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -401,6 +410,33 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch, tmp_path):
                 facts_of(double, base_url=nobody)
 
 
+def test_a_proxy_before_an_encrypted_server_does_not_see_the_key(monkeypatch):
+    asked = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def work() -> str:
+        async with await asyncio.start_server(refuse, "127.0.0.1", 0) as proxy:
+            port = proxy.sockets[0].getsockname()[1]
+            monkeypatch.setenv("https_proxy", f"http://me:word@127.0.0.1:{port}")
+            backend = OpenAIBackend("https://127.0.0.1:1", api_key=KEY, context=512, timeout=5)
+            with pytest.raises(ServerError) as raised:
+                await backend.alive()
+            await backend.close()
+        return str(raised.value)
+
+    said = asyncio.run(work())
+    [head] = asked
+    assert head.startswith("CONNECT 127.0.0.1:1 ")
+    assert "Proxy-Authorization: Basic bWU6d29yZA==" in head
+    assert KEY not in head
+    assert "407" in said and "word" not in said
+
+
 # What a server may answer.
 
 
@@ -434,6 +470,7 @@ def test_a_prompt_that_is_too_long(kind):
         (failing(422, "cannot be processed"), RefusedError, "cannot be"),
         (failing(400, "no seed", param="seed"), ServerSetupError, "no longer takes the field seed"),
         (failing(401, "no such key"), ServerSetupError, "no such key"),
+        (failing(407, "who are you"), ServerSetupError, "who are you"),
         (failing(402, "pay first"), ServerSetupError, "pay first"),
         (failing(404, "not here"), ServerSetupError, "is this the address of a chat server"),
         (failing(429, "over", code="insufficient_quota"), ServerSetupError, "over"),

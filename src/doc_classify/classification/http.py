@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -129,7 +130,15 @@ class JsonClient:
                     _retry_after(response.headers.get("Retry-After")),
                 )
         except aiohttp.ConnectionTimeoutError as error:
-            raise ServerError(f"no connection to {self.address} in time") from error
+            reason = f"no connection to {self.address} in time"
+            raise ServerError(reason, unreachable=True) from error
+        except aiohttp.ClientConnectorError as error:
+            # Its own message names the address once more, and what only programmers know.
+            reason = error.os_error.strerror or str(error.os_error)
+            if error.errno:
+                reason = os.strerror(error.errno)
+            reason = f"no answer from {self.address}: {one_line(reason)}"
+            raise ServerError(reason, unreachable=True) from error
         except TimeoutError as error:
             raise ServerError(f"{self.address} did not answer within {limit:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -147,7 +156,7 @@ class JsonClient:
             return {}
         if self._proxy.user is None:
             return {"proxy": self._proxy}
-        headers = {"Proxy-Authorization": _basic(self._proxy)}
+        headers = {"Authorization": _basic(self._proxy)}  # aiohttp gives it its proper name
         return {"proxy": self._proxy.with_user(None), "proxy_headers": headers}
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -165,8 +174,8 @@ def raise_for(answer: Answer, address: str) -> None:
 
     Raises:
         ServerBusyError: 429 and 503.
-        ServerSetupError: the key is refused (401, 403), money is missing (402, a quota), the
-            address is none of a chat server (404, 405) or leads elsewhere (3xx).
+        ServerSetupError: the key is refused (401, 403; 407: the proxy's), money is missing (402,
+            a quota), the address is none of a chat server (404, 405) or leads elsewhere (3xx).
         RefusedError: the server takes exception to this very request (400, 413, 422 ...).
         ServerError: everything else, which may pass.
     """
@@ -174,7 +183,7 @@ def raise_for(answer: Answer, address: str) -> None:
     if 200 <= status < 300:
         return
     said = f"{address}: {answer.message}"
-    if status in (401, 402, 403) or (status == 429 and _is_quota(answer)):
+    if status in (401, 402, 403, 407) or (status == 429 and _is_quota(answer)):
         raise ServerSetupError(said)
     if status in (429, 503):
         raise ServerBusyError(said, answer.retry_after)
