@@ -157,6 +157,25 @@ def test_an_engine_that_dies_fails_its_requests_and_is_started_again(model):
     assert engines() == []
 
 
+def test_whoever_takes_the_port_of_a_dead_engine_sees_no_document(model):
+    async def work(backend: LlamaCppBackend) -> None:
+        await backend.open()
+        [process] = engines()
+        port = int(backend._server.address.split(":")[2].split("/")[0])
+        process.kill()
+        while backend._engine.running:
+            await asyncio.sleep(0.005)
+        visits = []
+        stranger = await asyncio.start_server(
+            lambda *visit: visits.append(visit), "127.0.0.1", port
+        )
+        async with stranger:
+            assert "was killed" in str(await _error(backend.chat(QUESTION)))
+        assert visits == []
+
+    use(backend_of(model), work)
+
+
 async def _error(work: Awaitable[Any]) -> BaseException:
     with pytest.raises(ServerError) as raised:
         await work

@@ -565,6 +565,15 @@ def test_it_waits_for_a_server_that_loads_its_model():
         facts_of(double, timeout=0.8)
 
 
+def test_facts_that_a_busy_server_keeps_back_are_waited_for():
+    busy = {"/props": failing(503, "later")}
+    with (
+        OpenAIDouble(kind="llamacpp", faults=busy) as double,
+        pytest.raises(ServerBusyError, match="later"),
+    ):
+        facts_of(double, timeout=0.6)
+
+
 def test_an_answer_that_takes_too_long():
     with (
         OpenAIDouble(script=[slow(30)]) as double,

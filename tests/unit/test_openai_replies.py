@@ -14,6 +14,7 @@ from doc_classify.classification.chat import Token
 from doc_classify.classification.http import Answer
 from doc_classify.classification.openai_replies import FLOOR, raise_failure, read_reply
 from doc_classify.errors import ContextExceededError, DocClassifyError, ServerError
+from doc_classify.records import Usage
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,22 @@ def test_kinds_of_content():
     assert (reply.text, reply.thought) == ("yes", True)
     with pytest.raises(ServerError):
         read_reply(completion(content=7))
+
+
+def test_thoughts_that_do_not_end_are_an_answer_cut_short_whatever_the_server_says():
+    reply = read_reply(completion(content="<think>so it"))
+    assert (reply.text, reply.thought, reply.truncated) == ("", True, True)
+
+
+def test_usage_that_cannot_be():
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": -1,
+        "prompt_tokens_details": {"cached_tokens": 9},
+    }
+    answer = completion()
+    answer.data["usage"] = usage
+    assert read_reply(answer).usage == Usage(1, 5, 5, 0)
 
 
 def test_logprobs_that_cannot_be_are_dropped_or_floored():

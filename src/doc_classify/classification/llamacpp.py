@@ -154,7 +154,7 @@ class LlamaCppBackend:
             await asyncio.gather(digest, return_exceptions=True)
         return replace(
             facts,
-            address="llama.cpp on this machine",
+            address="this machine",
             model=shown_path(self._path.name),
             version=weights,
             on_gpu=0.0 if config.gpu_layers == 0 else None,
