@@ -18,6 +18,11 @@ import pytest
 from doc_classify.storage import open_store
 from doc_classify.storage.base import Store
 
+# What a developer's machine has set must not decide what is tested. Child processes see it too.
+for _name in ("OLLAMA_HOST", "OLLAMA_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
+    os.environ.pop(_name, None)
+os.environ["DOC_CLASSIFY_CLASSIFIER"] = "embedded"
+
 _OWNER = 65534  # nobody: PostgreSQL refuses to run as root
 _START_SECONDS = 60
 

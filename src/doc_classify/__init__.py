@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from doc_classify.records import Classification, Extraction, Failure, RunStats
+    from doc_classify.runners.async_batch import AsyncBatchProcessor
     from doc_classify.runners.parallel import ParallelDocumentProcessor
     from doc_classify.settings import Settings, load_settings
     from doc_classify.taxonomy import Category, Taxonomy
 
 _HOMES = {
+    "AsyncBatchProcessor": "runners.async_batch",
     "Category": "taxonomy",
     "Classification": "records",
     "Extraction": "records",
@@ -28,6 +30,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncBatchProcessor",
     "Category",
     "Classification",
     "Extraction",

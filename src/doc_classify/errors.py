@@ -96,9 +96,18 @@ class StorageError(TransientError):
 
 
 class ServerError(TransientError):
-    """The LLM server cannot be reached, breaks off, or answers with a fault of its own."""
+    """The LLM server cannot be reached, breaks off, or answers with a fault of its own.
+
+    Args:
+        message: what happened.
+        unreachable: not even a connection could be made.
+    """
 
     kind = "server"
+
+    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
 
 
 class ServerBusyError(ServerError):

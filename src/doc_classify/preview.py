@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from doc_classify.blocking import run_blocking
+from doc_classify.classification.opening import open_classifier
 from doc_classify.discovery import Found, Skipped, hash_file, walk
 from doc_classify.errors import TransientError
 from doc_classify.extraction import supported_media_types
@@ -77,8 +79,9 @@ def preview(
     Raises:
         ConfigurationError: there is no such folder, or a setting cannot be used.
         StorageError: the database exists but cannot be read.
+        ServerError, ServerSetupError: the LLM server cannot be used.
     """
-    plan = Plan.make(settings, include_reasoning=include_reasoning, force=force)
+    fingerprint = run_blocking(_fingerprint(settings, include_reasoning))
     found = Preview()
     types: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -90,7 +93,7 @@ def preview(
             hashes = _hashes(batch, store, found, rejected)
             done: set[str] = set()
             if store and not force:
-                done = store.done_hashes(plan.fingerprint, list(set(hashes.values())))
+                done = store.done_hashes(fingerprint, list(set(hashes.values())))
             for uri, sha256 in hashes.items():
                 if bytes.fromhex(sha256) in met:
                     found.duplicates += 1
@@ -115,6 +118,16 @@ def preview(
             found.rate = _rate(store)
     found.types, found.rejected = dict(types.most_common()), dict(rejected.most_common())
     return found
+
+
+async def _fingerprint(settings: Settings, include_reasoning: bool) -> str:
+    """The key of the results that a run would look for."""
+    taxonomy = settings.make_taxonomy()
+    async with open_classifier(settings, taxonomy, include_reasoning=include_reasoning) as chosen:
+        plan = Plan.make(
+            settings, chosen.classifier, taxonomy=taxonomy, include_reasoning=include_reasoning
+        )
+        return plan.fingerprint
 
 
 def _rate(store: Store) -> float | None:

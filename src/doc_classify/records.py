@@ -198,11 +198,37 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """Prices of a million tokens, in whatever currency the user thinks.
+
+    ``cached``: of prompt tokens that the server had in its cache; None: as ``prompt``.
+    """
+
+    prompt: float = 0.0
+    completion: float = 0.0
+    cached: float | None = None
+
+    def cost(self, usage: Usage) -> float:
+        """What the usage costs."""
+        cached = self.prompt if self.cached is None else self.cached
+        fresh = max(usage.prompt_tokens - usage.cached_tokens, 0)
+        return (
+            fresh * self.prompt
+            + min(usage.cached_tokens, usage.prompt_tokens) * cached
+            + usage.completion_tokens * self.completion
+        ) / 1_000_000
+
+    def __bool__(self) -> bool:
+        return bool(self.prompt or self.completion or self.cached)
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How one document of a run ended: exactly one of ``classification`` and ``failure`` is set.
 
     ``extraction`` is None where it failed, or where stored text was used again. ``crashes``
-    counts the workers that died on the document on the way to this outcome.
+    counts the workers that died on the document on the way to this outcome. ``usage`` is what an
+    LLM was asked, None where none was.
     """
 
     document_id: int
@@ -212,6 +238,7 @@ class Outcome:
     extraction: Extraction | None = None
     timings: Timings = field(default_factory=Timings)
     crashes: int = 0
+    usage: Usage | None = None
 
     def __post_init__(self) -> None:
         if (self.classification is None) == (self.failure is None):
@@ -244,6 +271,8 @@ class RunStats:
         with_problems: classified documents of which some part could not be read.
         needs_review: classified documents with too little evidence.
         pages: pages whose text was read in this run.
+        llm_calls, prompt_tokens, cached_tokens, completion_tokens: as in :class:`Usage`.
+        cost: of these tokens by the prices of the run, None where it has no prices.
         total_processing_time: wall-clock seconds.
         categories: per category, the number of files and the sum of scores and confidences.
         failures: failed files by kind of error.
@@ -264,6 +293,11 @@ class RunStats:
     pages: int = 0
     ocr_pages: int = 0
     bytes: int = 0
+    llm_calls: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
     extract_seconds: float = 0.0
     classify_seconds: float = 0.0
     total_processing_time: float = 0.0

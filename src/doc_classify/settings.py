@@ -41,6 +41,21 @@ SHARED_VARIABLES = {
 """Fields whose environment variable has no prefix."""
 
 
+MODEL_FIELDS = {
+    "auto": "ollama_model",
+    "ollama": "ollama_model",
+    "openai": "openai_model",
+    "llamacpp": "llamacpp_model",
+}
+"""The field that names the model of a classifier."""
+
+ADDRESS_FIELDS = {
+    "auto": "ollama_host",
+    "ollama": "ollama_host",
+    "openai": "openai_base_url",
+}
+"""The field that has the address of a classifier's server."""
+
 _MAY_BE_UNSET = (
     "workers",
     "categories",
@@ -208,6 +223,19 @@ class Settings(BaseSettings):
             return Settings(**(self.model_dump() | changes))
         except ValidationError as error:
             raise ConfigurationError(_explain(error, lambda _field: "option")) from None
+
+    def choosing(self, classifier: str, model: str | None = None) -> Settings:
+        """A copy with another classifier, and its model where one is given.
+
+        Raises:
+            ConfigurationError: the classifier has no model to choose.
+        """
+        if model is None:
+            return self.changed(classifier=classifier)
+        field = MODEL_FIELDS.get(classifier)
+        if field is None:
+            raise ConfigurationError(f"the classifier {classifier} takes no model")
+        return self.changed(classifier=classifier, **{field: model})
 
     @property
     def worker_count(self) -> int:

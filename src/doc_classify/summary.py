@@ -74,10 +74,22 @@ def summary_lines(stats: RunStats) -> list[str]:
             f"{stats.pages_per_second:,.1f} pages/s ({stats.pages:,} pages read, "
             f"{stats.ocr_pages:,} of them by OCR)"
         )
+    if stats.llm_calls:
+        lines.append(_llm_line(stats))
+    if stats.processed and stats.total_processing_time:
         seconds = stats.seconds_for(_PROJECTED)
         if seconds and stats.processed >= _ENOUGH:
             lines.append(f"{_PROJECTED:,} documents like these: about {duration(seconds)}")
     return lines
+
+
+def _llm_line(stats: RunStats) -> str:
+    line = (
+        f"{stats.llm_calls:,} LLM requests: {stats.prompt_tokens:,} prompt tokens"
+        f"{f' ({stats.cached_tokens:,} of them cached)' if stats.cached_tokens else ''}, "
+        f"{stats.completion_tokens:,} answer tokens"
+    )
+    return line if stats.cost is None else f"{line}; cost {stats.cost:.4g}"
 
 
 def duration(seconds: float) -> str:

@@ -33,7 +33,7 @@ def product_model(cache: Path = CACHE) -> Path:
     """A model that puts documents into the categories of the taxonomy that there is at first."""
     forms = [
         Form(by_name, weight=5),
-        Form(by_json, lambda category: json.dumps({"category": category}), weight=3),
+        Form(by_json, _json, weight=3),
         Form(with_reasoning, _reasoned, weight=2),
     ]
     return trained_model(forms, cache=cache)
@@ -44,6 +44,10 @@ def _document(text: str) -> ClassifierInput:
     number = zlib.crc32(text.encode())
     title = text.partition("\n")[0] if number % 2 else None
     return ClassifierInput(text, name=f"{number % 10_000}.pdf", title=title)
+
+
+def _json(category: str) -> str:
+    return json.dumps({"category": category})
 
 
 def _reasoned(category: str) -> str:

@@ -11,9 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -324,15 +327,37 @@ def _batch(
 
 
 def trained_model(forms: Sequence[Form], *, cache: Path = CACHE, seed: int = 0) -> Path:
-    """A model that answers these forms: trained now, or before with the same result."""
+    """A model that answers these forms: trained now, or before with the same result.
+
+    The functions of the forms must be those of a module, since another process calls them.
+    """
     path = cache / f"{_key(forms, seed)}.gguf"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        vocabulary, weights = train(forms, seed)
-        unfinished = cache / f"{path.stem}.{os.getpid()}.gguf"
-        gguf_model.write(unfinished, SHAPE, vocabulary, weights)
-        unfinished.replace(path)
+        with _one_thread(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            pool.submit(_train_into, path, forms, seed).result()
     return path
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """For processes started meanwhile: a second thread costs more time than it saves."""
+    name = "OPENBLAS_NUM_THREADS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _train_into(path: Path, forms: Sequence[Form], seed: int) -> None:
+    vocabulary, weights = train(forms, seed)
+    unfinished = path.with_suffix(f".{os.getpid()}")
+    gguf_model.write(unfinished, SHAPE, vocabulary, weights)
+    unfinished.replace(path)
 
 
 def _key(forms: Sequence[Form], seed: int) -> str:

@@ -304,7 +304,7 @@ def test_what_is_sent_arrives(reply):
     line = reply.encode()
     assert line.endswith(b"\n")
     assert line.count(b"\n") == 1
-    assert Reply.decode(line, DEFAULT_TAXONOMY) == reply
+    assert Reply.decode(line, CONFIG) == reply
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_answers_that_are_not_believed(path, value):
         place = place[key]
     place[path[-1]] = value
     with pytest.raises(MessageError):
-        Reply.decode(json.dumps(data).encode() + b"\n", DEFAULT_TAXONOMY)
+        Reply.decode(json.dumps(data).encode() + b"\n", CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_answers_that_are_not_believed(path, value):
 )
 def test_garbage_is_not_believed(line):
     with pytest.raises(MessageError):
-        Reply.decode(line, DEFAULT_TAXONOMY)
+        Reply.decode(line, CONFIG)
 
 
 @given(st.data())
@@ -373,9 +373,9 @@ def test_no_answer_breaks_its_reader(data):
         place = place[key]
     place[key] = data.draw(anything)
     with contextlib.suppress(MessageError):
-        reply = Reply.decode(json.dumps(answer).encode(), DEFAULT_TAXONOMY)
+        reply = Reply.decode(json.dumps(answer).encode(), CONFIG)
         assert (reply.classification is None) != (reply.failure is None)
-        Reply.decode(reply.encode(), DEFAULT_TAXONOMY)
+        Reply.decode(reply.encode(), CONFIG)
 
 
 def test_a_worker_that_sends_garbage_is_ended(requests, monkeypatch):

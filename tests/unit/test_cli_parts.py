@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,6 +27,7 @@ from doc_classify.terminal import one_line, shown_path
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for field in Settings.model_fields:
         monkeypatch.delenv(environment_variable(field), raising=False)
+    monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # whatever runs on the developer's machine
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -142,50 +140,25 @@ def test_probing_a_database_makes_none(store_url):
 # --- check ----------------------------------------------------------------------------------------
 
 
-class _Ollama(http.server.BaseHTTPRequestHandler):
-    answer = b'{"version": "0.9.1"}'
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write(self.answer)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[type[_Ollama]]:
-    handler = type("Handler", (_Ollama,), {})
-    with http.server.HTTPServer(("127.0.0.1", 0), handler) as running:
-        handler.port = running.server_port
-        thread = threading.Thread(target=running.serve_forever, args=(0.05,))
-        thread.start()
-        yield handler
-        running.shutdown()
-        thread.join()
-
-
-def test_check_finds_ollama_wherever_it_is(server):
-    # As Ollama takes it: with and without a scheme; a proxy has no say.
-    for address in (f"127.0.0.1:{server.port}", f"http://user:hunter2@127.0.0.1:{server.port}/"):
-        found = findings(OLLAMA_HOST=address, http_proxy="http://127.0.0.1:9")["Ollama"]
-        assert found["ok"], found
-        assert found["found"] == f"version 0.9.1 at 127.0.0.1:{server.port}"
-
-
-@pytest.mark.parametrize("answer", [b"", b"no JSON", b"[]", b"{}", b"\xff" * 20_000])
-def test_check_is_not_misled_by_other_servers(server, answer):
-    server.answer = answer
-    found = findings(OLLAMA_HOST=f"127.0.0.1:{server.port}")["Ollama"]
-    assert not found["ok"]
-    assert "not needed for the embedded classifier" in found["found"]
+def test_check_says_which_classifier_auto_takes():
+    found = findings(OLLAMA_HOST="http://user:hunter2@127.0.0.1:9", DOC_CLASSIFY_CLASSIFIER="auto")
+    assert found["classifier"]["ok"]
+    assert found["classifier"]["found"].startswith(
+        "auto: embedded, since no answer from http://127.0.0.1:9: Connection refused."
+    )
+    found = findings(3, DOC_CLASSIFY_CLASSIFIER="openai")
+    assert "--base-url" in found["classifier"]["found"]
 
 
 @pytest.mark.parametrize("address", ["", "http://", "http://[::1", "nonsense://x:y", "a b c"])
 def test_check_survives_any_address(address):
-    found = findings(OLLAMA_HOST=address, CELERY_BROKER_URL=address or "redis://127.0.0.1:9")
+    found = findings(
+        OLLAMA_HOST=address,
+        DOC_CLASSIFY_CLASSIFIER="auto",
+        CELERY_BROKER_URL=address or "redis://127.0.0.1:9",
+    )
     assert found["message broker"]["needed"] is False
+    assert found["classifier"]["found"].startswith("auto: embedded, since")
 
 
 def test_check_finds_a_broker():

@@ -1,183 +1,240 @@
-"""The pace against simulated servers, in virtual time: an event loop that skips what is slept."""
+"""The pace against simulated servers, in virtual time. ``pytest -s`` shows the figures."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import random
-import selectors
-from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
+from pacing_simulation import Batching, Server, noisy, now, report, run, simulate
 
 from doc_classify.classification.pacing import Pace
 
 
-class _SkippingSelector(selectors.SelectSelector):
-    """Instead of waiting, moves the clock on."""
-
-    now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        ready = super().select(0)
-        if not ready:
-            assert timeout is not None, "everything waits for something that never comes"
-            self.now += timeout
-        return ready
+@pytest.mark.parametrize("latency", [0.05, 0.5])
+@pytest.mark.parametrize("slots", [1, 3, 8, 9, 17, 64])
+def test_fixed_latency(latency: float, slots: int) -> None:
+    log = run(lambda: simulate(Server(slots, lambda _: latency), 300 * latency))
+    best = min(slots / latency, 500)  # the client itself does no more than 500 a second
+    share, queue = report(log, 40 * latency, 300 * latency, best)
+    assert share > 0.97
+    assert queue < 0.6 * slots + 3
+    assert log.rate(0, 40 * latency) > 0.65 * best, "it takes too long to get going"
 
 
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._skipping = _SkippingSelector()
-        super().__init__(self._skipping)
-
-    def time(self) -> float:
-        return self._skipping.now
-
-
-def run(main: Callable[[], Awaitable[Any]]) -> Any:
-    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
-        return runner.run(main())
+def test_one_slow_slot_is_not_piled_up() -> None:
+    log = run(lambda: simulate(Server(1, lambda _: 36.0), 3600))
+    share, queue = report(log, 180, 3600, 1 / 36)
+    assert share > 0.99
+    assert max(log.limit(0, 3600)) <= 4
+    assert queue < 1.5
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
+def test_slow_slots_are_found_within_minutes() -> None:
+    log = run(lambda: simulate(Server(4, lambda _: 36.0), 3600))
+    share, _ = report(log, 180, 3600, 4 / 36)
+    assert share > 0.95
+    assert next(at for at, limit, _ in log.limits if limit >= 4) < 80
+    assert max(log.limit(0, 3600)) <= 8
 
 
-class Refused(Exception):
-    pass
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_slot_with_documents_of_all_lengths(seed: int) -> None:
+    log = run(lambda: simulate(Server(1, lambda _: 2.0), 2000, work=noisy(0.7), seed=seed))
+    share, queue = report(log, 80, 2000, 1 / 2)
+    assert share > 0.95  # the documents themselves vary by some percent
+    assert queue < 4
 
 
-@dataclass
-class Server:
-    """``slots`` requests at a time, each for ``latency(slots in use)`` seconds per unit of work.
+@pytest.mark.parametrize("batch", [16, 32, 256])
+@pytest.mark.parametrize("variation", [0.0, 0.7])
+def test_a_batching_gpu(batch: int, variation: float) -> None:
+    def latency(in_batch: int) -> float:
+        return 0.3 + 0.02 * in_batch
 
-    Above ``slots + queue`` requests it refuses.
-    """
-
-    slots: int
-    latency: Callable[[int], float]
-    queue: int = 10**9
-    busy: int = 0
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
-    refused: int = 0
-    peak: int = 0
-
-    async def serve(self, work: float) -> None:
-        if self.busy + len(self.waiting) >= self.slots + self.queue:
-            self.refused += 1
-            await asyncio.sleep(0.001)
-            raise Refused
-        if self.busy >= self.slots:
-            waiter = asyncio.get_running_loop().create_future()
-            self.waiting.append(waiter)
-            self.peak = max(self.peak, len(self.waiting))
-            await waiter
-        else:
-            self.busy += 1
-        await self.work(work)
-        self.busy -= 1
-        self.start()
-
-    async def work(self, work: float) -> None:
-        await asyncio.sleep(work * self.latency(self.busy))
-
-    def start(self) -> None:
-        while self.waiting and self.busy < self.slots:
-            self.busy += 1
-            self.waiting.popleft().set_result(None)
+    work = noisy(variation) if variation else lambda _: 1.0
+    log = run(lambda: simulate(Batching(batch, latency), 100, work=work))
+    share, queue = report(log, 30, 100, batch / latency(batch))
+    assert share > 0.95
+    assert queue < 0.6 * batch + 3
 
 
-class Batching(Server):
-    """A GPU: all requests advance together, one step of ``latency(batch)`` for 1/20 of work."""
-
-    async def work(self, work: float) -> None:
-        for _ in range(max(1, round(work * 20))):
-            await asyncio.sleep(self.latency(self.busy) / 20)
-
-
-@dataclass
-class Log:
-    """(time, work, latency) of each completion and (time, limit, queue) once per completion."""
-
-    done: list[tuple[float, float]] = field(default_factory=list)
-    limits: list[tuple[float, int, int]] = field(default_factory=list)
-    refusals: list[float] = field(default_factory=list)
-
-    def rate(self, begin: float, end: float) -> float:
-        return sum(work for at, work in self.done if begin < at <= end) / (end - begin)
-
-    def limit(self, begin: float, end: float) -> list[int]:
-        return [limit for at, limit, _ in self.limits if begin < at <= end]
-
-    def queue(self, begin: float, end: float) -> float:
-        """Mean length of the queue over time."""
-        part = [(at, queue) for at, _, queue in self.limits if begin < at <= end]
-        pairs = list(zip(part, part[1:], strict=False))
-        total = sum((b[0] - a[0]) * a[1] for a, b in pairs)
-        return total / (part[-1][0] - part[0][0])
+@pytest.mark.parametrize("slots", [3, 8, 17])
+@pytest.mark.parametrize("variation", [0.5, 1.0])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_noise(slots: int, variation: float, seed: int) -> None:
+    server = Server(slots, lambda _: 0.5)
+    log = run(lambda: simulate(server, 200, work=noisy(variation), seed=seed))
+    share, queue = report(log, 20, 200, slots / 0.5)
+    assert share > 0.95
+    assert queue < slots + 3
 
 
-async def simulate(
-    server: Server,
-    seconds: float,
-    *,
-    maximum: int = 256,
-    seed: int = 1,
-    work: Callable[[random.Random], float] = lambda rng: 1.0,
-    counts_work: bool = True,
-    demand: float | None = None,
-    turn_around: tuple[float, float] = (0.001, 0.003),
-    events: dict[float, Callable[[Server, Pace], None]] | None = None,
-    retry_after: float | None = None,
-) -> Log:
-    """A client with more documents than the pace lets through, or ``demand`` per second."""
-    rng = random.Random(seed)
-    log = Log()
-    pace = Pace(maximum, clock=now, jitter=rng.random)
-    cpu = asyncio.Lock()
-    supply = asyncio.Semaphore(0)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_noise_that_the_caller_does_not_count(seed: int) -> None:
+    server = Server(8, lambda _: 0.5)
+    log = run(lambda: simulate(server, 300, work=noisy(0.5), seed=seed, counts_work=False))
+    share, queue = report(log, 20, 300, 16)
+    assert share > 0.94
+    assert queue < 30
 
-    async def produce() -> None:
-        while demand:
-            await asyncio.sleep(rng.expovariate(demand))
-            supply.release()
 
-    async def client() -> None:
-        while True:
-            if demand:
-                await supply.acquire()
+@pytest.mark.parametrize("retry_after", [None, 1.0])
+@pytest.mark.parametrize("queue", [0, 8])
+def test_a_server_that_sheds(retry_after: float | None, queue: int) -> None:
+    server = Server(8, lambda _: 0.2, queue=queue)
+    log = run(lambda: simulate(server, 300, retry_after=retry_after))
+    share, _ = report(log, 20, 300, 40)
+    assert share > 0.93
+    late = [at for at in log.refusals if at > 20]
+    assert len(late) < 0.005 * 280 * 40
+
+
+@pytest.mark.parametrize("demand", [10, 30, 38])
+def test_a_caller_with_little_to_send_does_not_run_away(demand: float) -> None:
+    log = run(lambda: simulate(Server(8, lambda _: 0.2), 200, demand=demand))
+    share, _ = report(log, 20, 200, demand)
+    assert share > 0.97
+    assert max(log.limit(0, 200)) <= 32
+
+
+@pytest.mark.parametrize("variation", [0.0, 0.7])
+def test_slots_come_and_go(variation: float) -> None:
+    def more(server: Server, _: Pace) -> None:
+        server.slots = 16
+        server.start()
+
+    def fewer(server: Server, _: Pace) -> None:
+        server.slots = 4
+
+    work = noisy(variation) if variation else lambda _: 1.0
+    events = {60.0: more, 130.0: fewer}
+    server = Server(4, lambda _: 0.2)
+    log = run(lambda: simulate(server, 200, work=work, events=events))
+    report(log, 8, 60, 20)
+    share, _ = report(log, 80, 130, 80)
+    assert share > 0.94
+    _, queue = report(log, 150, 200, 20)
+    assert queue < 6
+
+
+def test_the_maximum_is_never_exceeded() -> None:
+    log = run(lambda: simulate(Server(64, lambda _: 0.5), 60, maximum=10))
+    share, _ = report(log, 10, 60, 20)
+    assert share > 0.95
+    assert max(log.limit(0, 60)) == 10
+
+
+def test_it_starts_again_from_one() -> None:
+    def restart(_: Server, pace: Pace) -> None:
+        pace.restart()
+        assert pace.limit == 1
+
+    log = run(lambda: simulate(Server(8, lambda _: 0.2), 60, events={30.0: restart}))
+    assert min(log.limit(30, 31)) == 1
+    assert log.rate(35, 60) > 0.96 * 40
+
+
+class TestPlaces:
+    """Who gets a place, without any server."""
+
+    def test_first_come_first_served_and_ahead(self) -> None:
+        async def main() -> None:
+            pace = Pace(1, clock=now)
             place = await pace.acquire()
-            assert pace.in_flight <= maximum
-            amount = work(rng)
-            done: float | None = None
-            try:
-                async with cpu:
-                    await asyncio.sleep(rng.uniform(*turn_around))
-                await server.serve(amount)
-                done = amount if counts_work else 1.0
-                log.done.append((now(), amount))
-            except Refused:
-                log.refusals.append(now())
-                pace.overloaded(place, retry_after)
-                if demand:
-                    supply.release()
-            finally:
-                pace.release(place, done)
-                log.limits.append((now(), pace.limit, len(server.waiting)))
+            order: list[int] = []
 
-    tasks = [asyncio.create_task(client()) for _ in range(maximum + 8)]
-    tasks.append(asyncio.create_task(produce()))
-    for at, event in sorted((events or {}).items()):
-        await asyncio.sleep(at - now())
-        event(server, pace)
-    await asyncio.sleep(seconds - now())
-    for task in tasks:
-        task.cancel()
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        assert result is None or isinstance(result, asyncio.CancelledError), result
-    return log
+            async def take(number: int, ahead: bool) -> None:
+                mine = await pace.acquire(ahead=ahead)
+                order.append(number)
+                pace.release(mine, 1.0)
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(4):
+                    group.create_task(take(number, number == 3))
+                await asyncio.sleep(1)
+                pace.release(place, 1.0)
+                pace.release(place, 1.0)  # twice does nothing
+            assert order == [3, 0, 1, 2]
+            assert pace.in_flight == 0
+
+        run(main)
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_cancelling_neither_leaks_nor_loses_a_place(self, seed: int) -> None:
+        async def main() -> None:
+            rng = random.Random(seed)
+            pace = Pace(3, clock=now)
+
+            async def one() -> None:
+                place = await pace.acquire()
+                try:
+                    await asyncio.sleep(rng.random())
+                finally:
+                    pace.release(place, rng.choice([None, 1.0]))
+
+            tasks = [asyncio.create_task(one()) for _ in range(60)]
+            for _ in range(200):
+                await asyncio.sleep(rng.choice([0, 0, 0.05]))
+                assert pace.in_flight <= 3
+                rng.choice(tasks).cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert pace.in_flight == 0
+            pace.release(await pace.acquire(), 1.0)
+
+        run(main)
+
+    def test_cancelled_in_the_moment_of_being_given_a_place(self) -> None:
+        async def main() -> None:
+            pace = Pace(1, clock=now)
+            place = await pace.acquire()
+            first = asyncio.create_task(pace.acquire())
+            second = asyncio.create_task(pace.acquire())
+            await asyncio.sleep(0)
+            pace.release(place, 1.0)
+            first.cancel()
+            pace.release(await second, 1.0)
+            assert pace.in_flight == 0
+
+        run(main)
+
+    def test_refusals_of_one_moment_cut_once_and_hold_all_back(self) -> None:
+        async def main() -> None:
+            pace = Pace(64, clock=now)
+            places = []
+            for _ in range(60):
+                places = [await pace.acquire() for _ in range(pace.limit)]
+                await asyncio.sleep(0.1)
+                if pace.limit == 16:
+                    break
+                for place in places:
+                    pace.release(place, 1.0)
+            assert pace.limit == 16
+            for place in places:
+                pace.overloaded(place, 30.0)
+            assert pace.limit in (8, 11)
+            for place in places:
+                pace.release(place, None)
+            assert pace.pause == pytest.approx(30)
+            began = now()
+            await pace.acquire()
+            assert now() - began == pytest.approx(30)
+
+        run(main)
+
+    def test_pauses_grow_while_refusals_go_on(self) -> None:
+        async def main() -> None:
+            pace = Pace(8, clock=now, jitter=lambda: 1.0)
+            pauses = []
+            for _ in range(9):
+                place = await pace.acquire()
+                pace.overloaded(place)
+                pauses.append(pace.pause)
+                pace.release(place, None)
+            assert pauses == pytest.approx([0.25, 0.5, 1, 2, 4, 8, 16, 30, 30])
+
+        run(main)
+
+    def test_one_place_at_least(self) -> None:
+        with pytest.raises(ValueError, match="at least one"):
+            Pace(0)

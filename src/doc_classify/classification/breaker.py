@@ -10,13 +10,15 @@ running, however many checks are passed.
 **A poison document** makes a healthy server fail, or kills it, each time. Alone it looks like a
 sick server; what tells them apart is whether *other* documents succeed meanwhile. The rule, in
 :class:`Attempts`: a failure counts against its document only if another document has succeeded
-since the failure of this document that was counted before; after four that count it has failed
-for good. A server that is away fails all documents and lets none succeed, so that it costs each
-of them one count at most. The first failure counts as well, on suspicion: it takes three more,
-each with a success of others in between, to be condemned. When the breaker closes the caller
-restarts its :class:`~.pacing.Pace` at one request, so that those that failed are tried nearly
-alone, and bystanders of a crash get their success before the poison is tried again; for that the
-caller should put a document that failed at the *end* of what waits.
+since the failure of this document that was counted before (the first one counts on suspicion);
+four that count condemn it. A server that is away lets nothing succeed, so that it costs each
+document one count however long it lasts.
+
+Documents that were in flight when another one killed the server are suspects, too. To clear them,
+the caller restarts its :class:`~.pacing.Pace` at one request when the breaker has closed, and lets
+suspects go ahead of documents that were not tried yet (:attr:`Attempts.ahead`): nearly alone, the
+innocent ones succeed. A document that fails again without a success of others in between goes to
+the back, so that it cannot keep all others waiting.
 """
 
 from __future__ import annotations
@@ -99,7 +101,11 @@ class Breaker:
             raise ServerSetupError(str(self._fatal)) from self._fatal.__cause__
 
     def succeeded(self) -> None:
-        """A request was answered. Ends all waiting: the server is there."""
+        """A request was answered.
+
+        While the breaker is open this is a late answer, which does not close it: the next check
+        decides. But the time until giving up begins anew.
+        """
         self.successes += 1
         self._failures = 0
         self._first_failure = None
@@ -138,17 +144,19 @@ class Breaker:
         """Check at growing intervals until the server is there again, or it is too late."""
         try:
             while True:
-                first = self._first_failure
-                if first is None:  # a late answer came: it works
-                    break
-                left = first + self._give_up - self._clock()
-                if left <= 0:
-                    raise ServerSetupError(self._obituary(self._clock() - first))
-                wait = min(self._wait * (0.75 + 0.5 * self._random()), left)
+                now = self._clock()
+                if self._first_failure is None:  # a late answer came in the meantime
+                    self._first_failure = now
+                left = self._first_failure + self._give_up - now
+                if left <= 0 and self._checks > 0:
+                    raise ServerSetupError(self._obituary(now - self._first_failure))
+                wait = self._wait * (0.75 + 0.5 * self._random())
+                if left > 0:
+                    wait = min(wait, left)
                 self._wait = min(self._wait * 2, _LONGEST_WAIT)
                 self._on_wait(
                     f"{self._reason}; trying again in {_duration(wait)}, "
-                    f"giving up in {_duration(left)}"
+                    f"giving up in {_duration(max(left, wait))}"
                 )
                 await self._sleep(wait)
                 self._checks += 1
@@ -187,22 +195,35 @@ class Attempts:
         most: failures that condemn the document.
     """
 
-    __slots__ = ("_breaker", "_count", "_most", "_seen")
+    __slots__ = ("_ahead", "_breaker", "_count", "_most", "_seen")
 
     def __init__(self, breaker: Breaker, most: int = 4) -> None:
         self._breaker = breaker
         self._most = most
         self._count = 0
         self._seen = -1
+        self._ahead = False
 
     @property
     def count(self) -> int:
         """Failures that count against the document."""
         return self._count
 
-    def failed(self) -> bool:
-        """The document has failed once more. True if it is not to be tried again."""
-        if self._breaker.successes > self._seen:
+    @property
+    def ahead(self) -> bool:
+        """Whether it should be tried before documents that were not tried yet."""
+        return self._ahead
+
+    def failed(self, *, others: bool = True) -> bool:
+        """The document has failed once more. True if it is not to be tried again.
+
+        Args:
+            others: documents are left, waiting or in flight, that have not failed yet. Where there
+                are none, nobody else could succeed, and each failure counts; a server that is
+                away is then told by its check alone.
+        """
+        self._ahead = self._breaker.successes > self._seen
+        if self._ahead or not others:
             self._seen = self._breaker.successes
             self._count += 1
         return self._count >= self._most

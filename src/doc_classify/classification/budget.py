@@ -2,37 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from doc_classify.errors import BudgetReachedError
-from doc_classify.records import Usage
-
-_MILLION = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Prices of a million tokens, in whatever currency the user thinks.
-
-    ``cached``: of prompt tokens that the server had in its cache; None: as ``prompt``.
-    """
-
-    prompt: float = 0.0
-    completion: float = 0.0
-    cached: float | None = None
-
-    def cost(self, usage: Usage) -> float:
-        """What the usage costs."""
-        cached = self.prompt if self.cached is None else self.cached
-        fresh = max(usage.prompt_tokens - usage.cached_tokens, 0)
-        return (
-            fresh * self.prompt
-            + min(usage.cached_tokens, usage.prompt_tokens) * cached
-            + usage.completion_tokens * self.completion
-        ) / _MILLION
-
-    def __bool__(self) -> bool:
-        return bool(self.prompt or self.completion or self.cached)
+from doc_classify.records import Prices, Usage
 
 
 class Budget:

@@ -7,7 +7,7 @@ documents: it sends a system and a user message and hands back what the server s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from doc_classify.records import Usage
@@ -83,6 +83,8 @@ class ServerFacts:
         on_gpu: share of the model that is in GPU memory, 0 to 1, None where the server does not
             say.
         server: name and version of the server program, for a person.
+        remote_host: where the server sends what it is asked, "" where it answers itself.
+        notes: more for a person to know.
     """
 
     address: str
@@ -94,7 +96,8 @@ class ServerFacts:
     thinks: bool = False
     on_gpu: float | None = None
     server: str = ""
-    notes: tuple[str, ...] = field(default=())
+    remote_host: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class ChatBackend(Protocol):

@@ -30,6 +30,8 @@ _REVIEW_MARGIN, _REVIEW_MASS = 0.2, 0.5
 _THINKING_TOKENS = 1_024
 """More tokens for an answer of a model that cannot be kept from thinking aloud."""
 _SHRINK_TRIES = 3
+_SAFE_SHARE = 0.9
+_LEAST_TOKENS = 32
 _SHOWN = 80
 
 
@@ -145,6 +147,17 @@ class LlmClassifier:
         """For the requests of one document."""
         return Meter(self.backend, budget)
 
+    async def check(self) -> None:
+        """Make sure that the model answers at all, with as small a question as there is.
+
+        Raises:
+            ServerError, ServerSetupError: it does not.
+        """
+        await self.backend.alive()
+        await self.backend.chat(
+            ChatRequest(system=self._prompt.system, user="Answer: yes", max_tokens=1)
+        )
+
     async def classify(self, document: ClassifierInput, meter: Meter) -> Classification:
         """Ask about one document.
 
@@ -176,13 +189,26 @@ class LlmClassifier:
             try:
                 return await self._ask_once(document, question, meter, tokens)
             except ContextExceededError as error:
-                excess = (error.tokens or 0) - (error.limit or 0)
-                fits = error.tokens is not None and error.limit is not None and excess > 0
-                # What the server counts too much, and as much again for our estimate's error.
-                tokens = tokens - 2 * excess - question.max_tokens if fits else tokens // 2
-                if not left or tokens < 64:
+                tokens = self._shorter(document, question, tokens, error)
+                if not left or tokens < _LEAST_TOKENS:
                     raise
         raise AssertionError("unreachable")
+
+    def _shorter(
+        self,
+        document: ClassifierInput,
+        question: Question,
+        tokens: int,
+        error: ContextExceededError,
+    ) -> int:
+        """Tokens of the document that should fit, by the server's own count where it told one."""
+        user = self._prompt.user(document, question, tokens=tokens)
+        shown = min(tokens, estimated_tokens(user))
+        if error.tokens is None or error.limit is None or error.tokens <= error.limit:
+            return shown // 2
+        ours = estimated_tokens(self._prompt.system) + estimated_tokens(user)
+        excess = (error.tokens - error.limit + question.max_tokens) * ours / error.tokens
+        return int(_SAFE_SHARE * (shown - excess))
 
     async def _ask_once(
         self, document: ClassifierInput, question: Question, meter: Meter, tokens: int

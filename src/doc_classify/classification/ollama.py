@@ -145,7 +145,8 @@ class OllamaBackend:
             thinks=free.thought or formed.thought,
             on_gpu=await self._on_gpu(),
             server=f"Ollama {version}",
-            notes=_notes(listed, shown, version, logprobs=logprobs),
+            remote_host=_remote_host(listed, shown),
+            notes=_notes(version, logprobs=logprobs),
         )
 
     async def chat(self, request: ChatRequest) -> ChatReply:
@@ -180,8 +181,8 @@ class OllamaBackend:
             answer = await self._client.request("GET", "/api/version", timeout=_ALIVE_SECONDS)
         except ServerError as error:
             raise ServerError(
-                f"{error}. Is Ollama running at {self._client.address}? "
-                "It is started with: ollama serve"
+                f"{error}. Is Ollama running there? It is started with: ollama serve",
+                unreachable=error.unreachable,
             ) from error
         raise_for(answer, self._client.address)
         version = _text(answer.data.get("version")) if isinstance(answer.data, dict) else ""
@@ -436,12 +437,14 @@ def _digest(shown: Mapping[str, Any]) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _notes(
-    listed: Mapping[str, Any], shown: Mapping[str, Any], version: str, *, logprobs: bool
-) -> tuple[str, ...]:
+def _remote_host(listed: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
+    """Where Ollama sends what a "cloud" model is asked; "" where it answers itself."""
+    found = _text(listed.get("remote_host")) or _text(shown.get("remote_host")) or ""
+    return one_line(found[:100])
+
+
+def _notes(version: str, *, logprobs: bool) -> tuple[str, ...]:
     notes = []
-    if elsewhere := _text(listed.get("remote_host")) or _text(shown.get("remote_host")):
-        notes.append(f"Ollama sends the documents on to {one_line(elsewhere[:100])}")
     if not logprobs:
         notes.append(f"Ollama {version} gives no log-probabilities; 0.12.11 and newer do")
     return tuple(notes)

@@ -11,7 +11,7 @@ from doc_classify.classification.base import Classifier
 from doc_classify.classification.chat import ChatBackend
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.classification.registry import AUTO, BACKEND_GROUP, make_classifier, unknown
-from doc_classify.errors import ServerError, ServerSetupError
+from doc_classify.errors import ConfigurationError, ServerError, ServerSetupError
 from doc_classify.settings import Settings
 from doc_classify.taxonomy import Taxonomy
 
@@ -44,8 +44,8 @@ async def open_classifier(
 ) -> AsyncIterator[Chosen]:
     """The classifier that the settings name, ready to be used in this event loop.
 
-    ``auto`` is decided here, once: a reachable Ollama that has the model, else the embedded
-    classifier.
+    ``auto`` is decided here, once: a reachable Ollama that has the model and runs it itself (of
+    the other kind, documents would leave unasked), else the embedded classifier.
 
     Raises:
         ConfigurationError: it does not exist, or the settings do not suffice for it.
@@ -54,10 +54,12 @@ async def open_classifier(
     name = settings.classifier
     async with AsyncExitStack() as stack:
         if name == AUTO:
-            llm = _llm(_AUTO_SERVER, settings, taxonomy, include_reasoning)
             try:
+                llm = _llm(_AUTO_SERVER, settings, taxonomy, include_reasoning)
                 opened = await stack.enter_async_context(llm)
-            except (ServerError, ServerSetupError) as error:
+                if opened.facts.remote_host:
+                    raise ServerSetupError(f"{opened.model} does not run on this server")
+            except (ConfigurationError, ServerError, ServerSetupError) as error:
                 chosen = Chosen(
                     make_classifier(_AUTO_ELSE, taxonomy), f"auto: {_AUTO_ELSE}, since {error}"
                 )
@@ -87,4 +89,5 @@ def _llm(
 
 def _described(classifier: LlmClassifier) -> str:
     facts = classifier.facts
-    return f"{classifier.name} with {facts.model} at {facts.address}"
+    remote = f", which sends documents on to {facts.remote_host}" if facts.remote_host else ""
+    return f"{classifier.name} with {facts.model} at {facts.address}{remote}"

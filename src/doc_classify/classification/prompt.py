@@ -105,7 +105,7 @@ class Prompt:
         around += max(estimated_tokens(asked.text) + asked.max_tokens for asked in questions)
         around += estimated_tokens("x" * _TITLE_LENGTH) + estimated_tokens("x" * _NAME_LENGTH)
         self.document_tokens = min(document_tokens, context - around)
-        if self.document_tokens < _LEAST_FOR_DOCUMENT:
+        if context - around < _LEAST_FOR_DOCUMENT:
             raise ConfigurationError(
                 f"the taxonomy and the question take about {around} of the {context} tokens of "
                 "the LLM's context, which leaves too few for a document: shorten descriptions and "

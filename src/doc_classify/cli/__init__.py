@@ -15,6 +15,7 @@ import click
 
 _COMMANDS = {
     "classify-parallel": "classify:classify_parallel",
+    "classify-async": "classify:classify_async",
     "classify": "classify:classify",
     "runs": "runs:runs",
     "status": "runs:status",
@@ -29,6 +30,7 @@ _COMMANDS = {
 
 _HELP = {
     "classify-parallel": "Classify every document of a folder with all CPU cores.",
+    "classify-async": "Classify every document of a folder with many LLM requests in flight.",
     "classify": "Classify a few files, or a small folder, and show what was found.",
     "runs": "List the runs in the database.",
     "status": "Show how a run stands.",

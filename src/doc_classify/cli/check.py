@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import json
 import os
 import platform
 import socket
-import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from doc_classify.cli import EXIT_COULD_NOT_RUN
-from doc_classify.cli.options import as_json, settings_from, verbose
+from doc_classify.cli.check_classifier import check_classifier
+from doc_classify.cli.options import as_json, settings_from, verbose, which_classifier
 from doc_classify.errors import ConfigurationError, DocClassifyError, MissingDependencyError
 from doc_classify.terminal import one_line
 
@@ -29,7 +28,7 @@ _REDIS_PORT = 6379
 
 
 @dataclass(frozen=True, slots=True)
-class _Finding:
+class Finding:
     """What was found of one thing. ``needed``: the configuration cannot do without it."""
 
     name: str
@@ -39,28 +38,31 @@ class _Finding:
 
 
 @click.command()
+@which_classifier
 @as_json
 @verbose
-def check(as_json: bool, verbose: bool) -> int:
+def check(as_json: bool, verbose: bool, **which: Any) -> int:
     """Say what works on this machine and what is missing.
 
+    An LLM is asked about one document, and from the time it takes follows the time for 500,000.
     Ends with exit code 3 when something that the configuration needs is missing.
     """
-    settings = settings_from()
+    settings = settings_from(**which)
     findings = [
         _look(name, needed, look, settings)
         for name, needed, look in (
             ("machine", True, _machine),
             ("categories", True, _categories),
-            ("classifier", True, _classifier),
             ("formats", True, _formats),
             ("OCR", settings.ocr, _ocr),
             ("database", True, _database),
             ("legacy formats", False, _legacy),
             ("Parquet export", False, _parquet),
-            ("Ollama", settings.classifier == "ollama", _ollama),
             ("message broker", False, _broker),
         )
+    ]
+    findings += [
+        Finding(name, True, ok, one_line(text)) for name, ok, text in check_classifier(settings)
     ]
     usable = all(finding.ok or not finding.needed for finding in findings)
     if as_json:
@@ -73,11 +75,11 @@ def check(as_json: bool, verbose: bool) -> int:
     return 0 if usable else EXIT_COULD_NOT_RUN
 
 
-def _look(name: str, needed: bool, look: Callable[[Settings], str], settings: Settings) -> _Finding:
+def _look(name: str, needed: bool, look: Callable[[Settings], str], settings: Settings) -> Finding:
     try:
-        return _Finding(name, needed, True, look(settings))
+        return Finding(name, needed, True, look(settings))
     except (DocClassifyError, OSError, ImportError) as error:
-        return _Finding(name, needed, False, one_line(str(error)))
+        return Finding(name, needed, False, one_line(str(error)))
 
 
 def _machine(settings: Settings) -> str:
@@ -91,13 +93,6 @@ def _machine(settings: Settings) -> str:
 
 def _categories(settings: Settings) -> str:
     return ", ".join(settings.make_taxonomy().names)
-
-
-def _classifier(settings: Settings) -> str:
-    from doc_classify.classification import make_classifier
-
-    classifier = make_classifier(settings.classifier, settings.make_taxonomy())
-    return f"{classifier.name}, version {classifier.fingerprint}"
 
 
 def _formats(_settings: Settings) -> str:
@@ -143,24 +138,6 @@ def _extra(package: str, extra: str, purpose: str) -> str:
     if importlib.util.find_spec(package) is None:
         raise MissingDependencyError(package, extra, purpose)
     return f"{package} is installed"
-
-
-def _ollama(settings: Settings) -> str:
-    host = settings.ollama_host
-    # Never the whole address in a message: it may hold a password.
-    where = host.rsplit("@", 1)[-1]
-    # Not through a proxy: the server is on this machine or near it.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        url = urlsplit(host if "://" in host else f"http://{host}")
-        where = url.netloc.rsplit("@", 1)[-1]
-        with opener.open(f"{url.scheme}://{where}/api/version", timeout=_TIMEOUT) as answer:
-            version = json.loads(answer.read(10_000))["version"]
-    except (OSError, ValueError, KeyError, TypeError, http.client.HTTPException) as error:
-        raise ConfigurationError(
-            f"no Ollama answers at {where} ({error}); not needed for the embedded classifier"
-        ) from error
-    return one_line(f"version {version} at {where}")
 
 
 def _broker(settings: Settings) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from doc_classify.cli.options import (
     as_json,
     database_url,
+    llm_limits,
     settings_from,
     verbose,
     what_and_how,
@@ -22,81 +24,164 @@ from doc_classify.errors import ConfigurationError
 from doc_classify.terminal import one_line, shown_path
 
 if TYPE_CHECKING:
+    from doc_classify.cli.progress import ProgressReport
+    from doc_classify.records import RunStats
+    from doc_classify.runners.base import Processor
     from doc_classify.settings import Settings
     from doc_classify.storage.base import ResultRow
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _EXPORT_FORMATS = ["json", "jsonl", "csv", "parquet"]
 
 
+def _folder_options(function: _F) -> _F:
+    """What the commands for folders have in common."""
+    for option in reversed(
+        (
+            click.argument("path", type=click.Path(path_type=Path)),
+            click.option(
+                "-w", "--workers", type=click.IntRange(1), help="Worker processes [default: cores]."
+            ),
+            click.option(
+                "--chunk-size", type=click.IntRange(1), help="Documents a worker gets at a time."
+            ),
+            click.option(
+                "--batch-size", type=click.IntRange(1), help="Results written in one transaction."
+            ),
+            what_and_how,
+            llm_limits,
+            database_url,
+            click.option(
+                "--export", "do_export", is_flag=True, help="Write the results to a file."
+            ),
+            click.option(
+                "--export-format",
+                type=click.Choice(_EXPORT_FORMATS),
+                default="json",
+                show_default=True,
+                help="How the file is written.",
+            ),
+            click.option(
+                "-o",
+                "--output",
+                type=click.Path(path_type=Path, file_okay=False),
+                default=Path("results"),
+                show_default=True,
+                help="Folder of the export.",
+            ),
+            click.option(
+                "--recursive/--no-recursive", default=None, help="Go into subfolders, or not."
+            ),
+            click.option("--force", is_flag=True, help="Do again what is done already."),
+            click.option("--dry-run", is_flag=True, help="Only say what would be done."),
+            click.option(
+                "--progress/--no-progress",
+                "show_progress",
+                default=True,
+                help="Show progress on standard error.",
+            ),
+            as_json,
+            verbose,
+        )
+    ):
+        function = option(function)
+    return function
+
+
 @click.command("classify-parallel")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("-w", "--workers", type=click.IntRange(1), help="Worker processes [default: cores].")
-@click.option("--chunk-size", type=click.IntRange(1), help="Documents a worker gets at a time.")
-@what_and_how
+@_folder_options
 @click.option(
     "--use-database/--no-database",
     default=False,
     help="Keep the results, so that a later run takes only what is new [default: no].",
 )
-@database_url
-@click.option("--export", "do_export", is_flag=True, help="Write the results to a file.")
+def classify_parallel(**options: Any) -> int:
+    """Classify every document of a folder with all CPU cores."""
+    from doc_classify.runners.parallel import ParallelDocumentProcessor
+
+    def work(path: Path, settings: Settings, how: _How) -> tuple[Processor, Callable[[], RunStats]]:
+        processor = ParallelDocumentProcessor(
+            use_database=how.use_database,
+            settings=settings,
+            on_progress=how.progress.update,
+            on_notice=how.progress.notice,
+            on_choice=how.on_choice,
+        )
+        return processor, partial(
+            processor.process_directory,
+            path,
+            recursive=settings.recursive,
+            include_reasoning=how.include_reasoning,
+            force=how.force,
+        )
+
+    return _classify_folder(work, **options)
+
+
+@click.command("classify-async")
+@_folder_options
 @click.option(
-    "--export-format",
-    type=click.Choice(_EXPORT_FORMATS),
-    default="json",
-    show_default=True,
-    help="How the file is written.",
-)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("results"),
-    show_default=True,
-    help="Folder of the export.",
-)
-@click.option("--recursive/--no-recursive", default=None, help="Go into subfolders, or not.")
-@click.option("--force", is_flag=True, help="Do again what is done already.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option(
-    "--progress/--no-progress",
-    "show_progress",
+    "--use-database/--no-database",
     default=True,
-    help="Show progress on standard error.",
+    help="Keep the results, so that a later run takes only what is new [default: yes].",
 )
-@as_json
-@verbose
-def classify_parallel(
+def classify_async(**options: Any) -> int:
+    """Classify every document of a folder with many LLM requests in flight."""
+    from doc_classify.blocking import run_blocking
+    from doc_classify.runners.async_batch import AsyncBatchProcessor
+
+    def work(path: Path, settings: Settings, how: _How) -> tuple[Processor, Callable[[], RunStats]]:
+        processor = AsyncBatchProcessor(
+            use_database=how.use_database,
+            deduplicate=not how.force,
+            settings=settings,
+            on_progress=how.progress.update,
+            on_notice=how.progress.notice,
+            on_choice=how.on_choice,
+        )
+        return processor, lambda: run_blocking(
+            processor.process_directory_async(
+                path, recursive=settings.recursive, include_reasoning=how.include_reasoning
+            )
+        )
+
+    return _classify_folder(work, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What a door is told besides the settings."""
+
+    use_database: bool
+    include_reasoning: bool
+    force: bool
+    progress: ProgressReport
+    on_choice: Callable[[str], None]
+
+
+def _classify_folder(
+    work: Callable[[Path, Settings, _How], tuple[Processor, Callable[[], RunStats]]],
+    *,
     path: Path,
-    workers: int | None,
-    chunk_size: int | None,
     use_database: bool,
-    database_url: str | None,
     do_export: bool,
     export_format: str,
     output: Path,
-    recursive: bool | None,
     force: bool,
     include_reasoning: bool,
     dry_run: bool,
     show_progress: bool,
     as_json: bool,
     verbose: bool,
-    **what: Any,
+    **fields: Any,
 ) -> int:
-    """Classify every document of a folder with all CPU cores."""
+    """The body of both commands; ``work`` makes the processor and what it has to do."""
     from doc_classify.cli.progress import ProgressReport
     from doc_classify.cli.report import Report, check_export
-    from doc_classify.runners.parallel import ParallelDocumentProcessor
     from doc_classify.storage import mask_url
 
-    settings = settings_from(
-        workers=workers,
-        chunk_size=chunk_size,
-        database_url=database_url,
-        recursive=recursive,
-        **what,
-    )
+    settings = settings_from(**fields)
     if do_export:
         check_export(output, export_format)
     elif _was_given("output", "export_format"):
@@ -110,33 +195,29 @@ def classify_parallel(
             force=force or not use_database,
         )
     database = mask_url(settings.database_url) if use_database else "not kept in a database"
-    click.echo(
-        f"Classifying {shown_path(path)} with {settings.worker_count} workers, "
-        f"classifier {settings.classifier}, results: {database}",
-        err=True,
-    )
+
+    def announce(classifier: str) -> None:
+        click.echo(
+            f"Classifying {shown_path(path)} with {settings.worker_count} workers, "
+            f"classifier {one_line(classifier)}, results: {database}",
+            err=True,
+        )
+
     progress = ProgressReport(
         path, recursive=settings.recursive, shown=show_progress and not as_json
     )
-    with ParallelDocumentProcessor(
-        use_database=use_database, settings=settings, on_progress=progress.update
-    ) as processor:
+    how = _How(use_database, include_reasoning, force, progress, announce)
+    processor, to_do = work(path, settings, how)
+    with processor:
         report = Report(
             processor,
             as_json=as_json,
             verbose=verbose,
             export_to=(output, export_format) if do_export else None,
-            hint=" --database-url ..." if database_url else "",
+            hint=" --database-url ..." if fields["database_url"] else "",
             resume=f"the same command {'starts over' if force else 'does the rest'}",
         )
-        work = partial(
-            processor.process_directory,
-            path,
-            recursive=settings.recursive,
-            include_reasoning=include_reasoning,
-            force=force,
-        )
-        return report.of(work, progress)
+        return report.of(to_do, progress)
 
 
 def _was_given(*names: str) -> bool:
@@ -178,7 +259,11 @@ def classify(
     # All of them are looked at before the first is read.
     found = chain.from_iterable([walk(path) for path in paths])
     source = ", ".join(map(shown_path, paths[:3])) + (", ..." if len(paths) > 3 else "")
-    with ParallelDocumentProcessor(num_workers=1, settings=settings_from(**what)) as processor:
+    with ParallelDocumentProcessor(
+        num_workers=1,
+        settings=settings_from(**what),
+        on_choice=lambda reason: click.echo(f"Classifier {one_line(reason)}", err=True),
+    ) as processor:
         stats = processor.process_found(found, source, include_reasoning)
         for row in processor.store.results(stats.run_id):
             click.echo(json.dumps(row_to_dict(row)) if as_json else "\n".join(_describe(row)))

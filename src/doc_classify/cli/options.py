@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
-from doc_classify.settings import Settings, load_settings
+from doc_classify.errors import ConfigurationError
+from doc_classify.settings import ADDRESS_FIELDS, MODEL_FIELDS, Settings, load_settings
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -22,6 +23,29 @@ database_url = click.option(
 run_argument = click.argument("run", required=False)
 
 
+def which_classifier(function: _F) -> _F:
+    """The options that choose the classifier."""
+    for option in reversed(
+        (
+            click.option(
+                "--classifier",
+                metavar="NAME",
+                help="Which classifier decides: auto, embedded, ollama, openai or llamacpp.",
+            ),
+            click.option("--model", metavar="NAME", help="Model of an LLM; a file for llamacpp."),
+            click.option(
+                "--host",
+                "--base-url",
+                "address",
+                metavar="URL",
+                help="Address of the LLM's server.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 def what_and_how(function: _F) -> _F:
     """The options that decide what a document's result is."""
     for option in reversed(
@@ -32,7 +56,7 @@ def what_and_how(function: _F) -> _F:
                 type=click.Path(path_type=Path, dir_okay=False),
                 help="TOML or JSON file with categories and descriptions.",
             ),
-            click.option("--classifier", metavar="NAME", help="Which classifier decides."),
+            which_classifier,
             click.option("--reasoning", "include_reasoning", is_flag=True, help="Also say why."),
             click.option(
                 "--pages",
@@ -46,6 +70,52 @@ def what_and_how(function: _F) -> _F:
     return function
 
 
-def settings_from(**options: Any) -> Settings:
-    """Settings with the given options on top of environment and file."""
-    return load_settings(**options)
+def llm_limits(function: _F) -> _F:
+    """The options that bound what an LLM is asked."""
+    for option in reversed(
+        (
+            click.option(
+                "--max-concurrent",
+                type=click.IntRange(1),
+                help="LLM requests in flight at most [default: 50]; fewer where that is best.",
+            ),
+            click.option(
+                "--max-llm-calls", type=click.IntRange(1), help="Stop after so many LLM requests."
+            ),
+            click.option(
+                "--max-cost",
+                type=click.FloatRange(0, min_open=True),
+                help="Stop before the LLM costs more, by the prices in the settings.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def settings_from(
+    *, model: str | None = None, address: str | None = None, **options: Any
+) -> Settings:
+    """Settings with the given options on top of environment and file.
+
+    Args:
+        model: for whichever classifier is chosen.
+        address: of its server, likewise.
+        options: fields of the settings; None counts as not given.
+
+    Raises:
+        ConfigurationError: a value cannot be used, or the classifier takes no model or address.
+    """
+    settings = load_settings(**options)
+    for value, fields, what in (
+        (model, MODEL_FIELDS, "model"),
+        (address, ADDRESS_FIELDS, "server"),
+    ):
+        if value is None:
+            continue
+        if settings.classifier not in fields:
+            raise ConfigurationError(
+                f"the classifier {settings.classifier} has no {what} to choose"
+            )
+        settings = settings.changed(**{fields[settings.classifier]: value})
+    return settings

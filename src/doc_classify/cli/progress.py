@@ -21,6 +21,7 @@ from rich.progress import (
 from doc_classify.discovery import count
 from doc_classify.errors import DocClassifyError
 from doc_classify.records import RunStats
+from doc_classify.terminal import one_line
 
 _LINE_SECONDS = 10.0
 
@@ -39,6 +40,7 @@ class ProgressReport:
         self._shown = shown
         self._stop = threading.Event()
         self._total: int | None = None
+        self._noticed = False
         self._counter: threading.Thread | None = None
         self._started = self._last_line = time.monotonic()
         if shown and sys.stderr.isatty():
@@ -49,9 +51,12 @@ class ProgressReport:
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[failed]}"),
+                TextColumn("{task.fields[notice]}", markup=False),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task("Classifying", total=None, rate="", failed="")
+            self._task = self._bar.add_task(
+                "Classifying", total=None, rate="", failed="", notice=""
+            )
             if root is not None:
                 self._counter = threading.Thread(
                     target=self._count, args=(root, recursive), daemon=True
@@ -95,6 +100,14 @@ class ProgressReport:
                 f"{done:,} done, {stats.pending:,} waiting, {stats.failed:,} failed, "
                 f"{rate:,.1f} documents/s\n"
             )
+
+    def notice(self, text: str | None) -> None:
+        """Show what the run waits for; None when it is over."""
+        if self._bar:
+            self._bar.update(self._task, notice=one_line(text) if text else "")
+        elif self._shown and (text or self._noticed):
+            sys.stderr.write(f"{one_line(text)}\n" if text else "going on\n")
+        self._noticed = text is not None
 
     def _count(self, root: Path, recursive: bool) -> None:
         # A folder that cannot be read is reported by the run itself.

@@ -18,7 +18,7 @@ import click
 from doc_classify.cli import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from doc_classify.errors import ConfigurationError, DocClassifyError, StorageError
 from doc_classify.records import FileStatus, RunStats, display_name
-from doc_classify.runners.parallel import ParallelDocumentProcessor
+from doc_classify.runners.base import Processor
 from doc_classify.storage.base import ResultFilter
 from doc_classify.terminal import one_line, shown_path
 
@@ -40,7 +40,7 @@ class Report:
 
     def __init__(
         self,
-        processor: ParallelDocumentProcessor,
+        processor: Processor,
         *,
         as_json: bool,
         verbose: bool,

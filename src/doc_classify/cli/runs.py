@@ -101,7 +101,8 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
         click.echo(f"Run {info.run_id}: {state}, {one_line(info.spec.source)}")
         click.echo(f"Started {info.started}, last written {info.heartbeat}")
         click.echo(
-            f"Classifier {info.spec.classifier}, categories {', '.join(info.spec.categories)}"
+            f"Classifier {info.spec.classifier}{_model(info)}, categories "
+            f"{', '.join(info.spec.categories)}"
         )
         if info.message:
             click.echo(f"Ended with: {one_line(info.message)}")
@@ -227,13 +228,22 @@ def retry(
             return 0
     progress = ProgressReport(None, recursive=True, shown=not as_json)
     with ParallelDocumentProcessor(
-        use_database=True, settings=settings, on_progress=progress.update
+        use_database=True,
+        settings=settings,
+        on_progress=progress.update,
+        on_notice=progress.notice,
+        on_choice=lambda reason: click.echo(f"Classifier {one_line(reason)}", err=True),
     ) as processor:
         hint = " --database-url ..." if database_url else ""
         # Without a name it would be this very run, which knows only what it has reached.
         resume = f"name run {info.run_id} to retry all of its files"
         report = Report(processor, as_json=as_json, verbose=verbose, hint=hint, resume=resume)
         return report.of(partial(processor.retry, info.run_id, only), progress)
+
+
+def _model(info: RunInfo) -> str:
+    model = info.spec.settings.get("model")
+    return f" with {one_line(str(model))}" if model else ""
 
 
 def _state(info: RunInfo) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import SecretStr
 
 from doc_classify.cli.options import as_json, verbose
 from doc_classify.errors import ConfigurationError
@@ -20,6 +21,7 @@ from doc_classify.terminal import one_line
 
 _TAXONOMY_FILE = "taxonomy.toml"
 _SECRET_URLS = {"database_url", "celery_broker_url"}
+_SERVER_URLS = {"ollama_host", "openai_base_url"}
 
 
 @click.command()
@@ -103,6 +105,8 @@ def config(as_json: bool, verbose: bool) -> int:
 def _shown(name: str, value: Any) -> Any:
     from doc_classify.storage import mask_url
 
-    if name in _SECRET_URLS or (name == "ollama_host" and "@" in value):
+    if name in _SECRET_URLS or (name in _SERVER_URLS and value and "@" in value):
         return mask_url(str(value))
+    if isinstance(value, SecretStr):
+        return str(value)  # stars
     return str(value) if isinstance(value, Path) else value

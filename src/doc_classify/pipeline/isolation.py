@@ -133,7 +133,7 @@ class IsolatedWorker:
         if not line.endswith(b"\n"):
             return Death(False, await self._cause_of_death(process), worker)
         try:
-            reply = Reply.decode(line, self._config.taxonomy)
+            reply = Reply.decode(line, self._config)
             if reply.number != request.number:
                 raise MessageError(f"answered {reply.number}, asked {request.number}")
         except MessageError as error:

@@ -40,7 +40,8 @@ class WorkerConfig:
     Attributes:
         options: what to read, within which limits.
         taxonomy: the categories.
-        classifier: name of the classifier that runs inside the worker.
+        classifier: name of the classifier that runs inside the worker; None where the worker
+            only reads, and a server is asked for the category.
         include_reasoning: ask it for its reasons.
         memory_limit: address space in bytes.
         time_limit: seconds per document, after which the worker kills itself should the parent
@@ -49,7 +50,7 @@ class WorkerConfig:
 
     options: ExtractionOptions
     taxonomy: Taxonomy
-    classifier: str
+    classifier: str | None
     include_reasoning: bool
     memory_limit: int
     time_limit: float
@@ -103,8 +104,9 @@ class Request:
 class Reply:
     """What a worker found: a classification or a failure, and the text it read.
 
-    ``extraction`` is None when the request brought it. ``resident`` is the worker's resident
-    memory in bytes, 0 where the system does not say.
+    A worker without a classifier gives the text or a failure. ``extraction`` is also None when the
+    request brought it. ``resident`` is the worker's resident memory in bytes, 0 where the system
+    does not say.
     """
 
     number: int
@@ -128,7 +130,7 @@ class Reply:
         )
 
     @classmethod
-    def decode(cls, line: bytes, taxonomy: Taxonomy) -> Reply:
+    def decode(cls, line: bytes, config: WorkerConfig) -> Reply:
         """Read one of a worker's lines.
 
         Raises:
@@ -145,9 +147,12 @@ class Reply:
             raise MessageError(f"{type(error).__name__}: {error}") from error
         except RecursionError:
             raise MessageError("nested too deep") from None
-        if (classification is None) == (failure is None):
+        if config.classifier is None:
+            if classification or (extraction is None) == (failure is None):
+                raise MessageError("neither or both of text and failure")
+        elif (classification is None) == (failure is None):
             raise MessageError("neither or both of classification and failure")
-        if classification and classification.category not in taxonomy.names:
+        if classification and classification.category not in config.taxonomy.names:
             raise MessageError(f"category {classification.category!r} is not in the taxonomy")
         return cls(number, classification, failure, extraction, timings, resident)
 

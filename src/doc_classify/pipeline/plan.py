@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
-from doc_classify.classification import make_classifier
+from doc_classify.classification import Classifier
+from doc_classify.classification.budget import Budget
+from doc_classify.classification.llm import LlmClassifier
+from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.ocr import check_languages
 from doc_classify.extraction.options import ExtractionOptions, PageSelection
 from doc_classify.pipeline.messages import WorkerConfig
+from doc_classify.records import Prices
 from doc_classify.settings import Settings
 from doc_classify.storage.base import RunSpec
 from doc_classify.taxonomy import Taxonomy
@@ -20,11 +23,16 @@ _MEGABYTE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The settings of one run, resolved. ``fingerprint`` is the key of its results."""
+    """The settings of one run, resolved. ``fingerprint`` is the key of its results.
+
+    ``model`` is the model of an LLM that is asked for each category, as ``--model`` takes it; None
+    where the classifier runs in the worker processes.
+    """
 
     options: ExtractionOptions
     taxonomy: Taxonomy
     classifier: str
+    model: str | None
     fingerprint: str
     include_reasoning: bool
     force: bool
@@ -35,11 +43,17 @@ class Plan:
     time_limit: float
     memory_limit: int
     recycle_after: int
+    max_concurrent: int
+    give_up: float
+    prices: Prices
+    max_calls: int | None
+    max_cost: float | None
 
     @classmethod
     def make(
         cls,
         settings: Settings,
+        classifier: Classifier | LlmClassifier,
         *,
         taxonomy: Taxonomy | None = None,
         options: ExtractionOptions | None = None,
@@ -48,20 +62,27 @@ class Plan:
     ) -> Plan:
         """Resolve settings; ``taxonomy`` and ``options`` override theirs.
 
+        Args:
+            settings: whatever else decides.
+            classifier: made for the same taxonomy, and opened where it is an LLM.
+            taxonomy: the categories.
+            options: of extraction.
+            include_reasoning: as the classifier was made to.
+            force: do again what is done already.
+
         Raises:
-            ConfigurationError: pages, OCR languages, taxonomy or classifier cannot be used.
+            ConfigurationError: pages or OCR languages cannot be used.
         """
-        options = options or ExtractionOptions(
-            pages=PageSelection.parse(settings.pages),
-            ocr=settings.ocr,
-            ocr_languages=settings.ocr_languages,
-            attachments=settings.attachments,
-            max_unpacked_bytes=settings.max_unpacked_mb * _MEGABYTE,
-        )
+        options = options or extraction_options(settings)
         if options.ocr:
             check_languages(options.ocr_languages)
         taxonomy = taxonomy or settings.make_taxonomy()
-        classifier = make_classifier(settings.classifier, taxonomy)
+        prices = Prices(settings.price_prompt, settings.price_completion, settings.price_cached)
+        if settings.max_cost is not None and not prices:
+            raise ConfigurationError(
+                "max_cost needs prices: set price_prompt and price_completion, each for a "
+                "million tokens"
+            )
         parts = [
             options.key,
             taxonomy.fingerprint,
@@ -73,6 +94,7 @@ class Plan:
             options=options,
             taxonomy=taxonomy,
             classifier=classifier.name,
+            model=_model(settings, classifier),
             fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16],
             include_reasoning=include_reasoning,
             force=force,
@@ -83,26 +105,23 @@ class Plan:
             time_limit=settings.time_limit,
             memory_limit=settings.memory_limit_mb * _MEGABYTE,
             recycle_after=settings.recycle_after,
+            max_concurrent=settings.max_concurrent,
+            give_up=settings.llm_give_up,
+            prices=prices,
+            max_calls=settings.max_llm_calls,
+            max_cost=settings.max_cost,
         )
 
-    @classmethod
-    def repeat(cls, spec: RunSpec, settings: Settings) -> Plan:
-        """The plan of a run made before, forced; only its speed follows today's settings."""
-        stored: Any = spec.settings
-        return cls.make(
-            settings.model_copy(update={"classifier": spec.classifier}),
-            taxonomy=Taxonomy.from_dict(stored["taxonomy"], "stored run"),
-            options=ExtractionOptions.from_dict(stored["extraction"]),
-            include_reasoning=bool(stored["include_reasoning"]),
-            force=True,
-        )
+    def budget(self) -> Budget:
+        """What this run may spend on an LLM, with nothing spent yet."""
+        return Budget(self.prices, max_calls=self.max_calls, max_cost=self.max_cost)
 
     def worker_config(self) -> WorkerConfig:
         """What each worker process is told."""
         return WorkerConfig(
             options=self.options,
             taxonomy=self.taxonomy,
-            classifier=self.classifier,
+            classifier=None if self.model else self.classifier,
             include_reasoning=self.include_reasoning,
             memory_limit=self.memory_limit,
             time_limit=self.time_limit,
@@ -123,7 +142,32 @@ class Plan:
                 "include_reasoning": self.include_reasoning,
                 "workers": self.workers,
                 "chunk_size": self.chunk_size,
+                "model": self.model,
+                "prices": asdict(self.prices),
             },
             force=self.force,
             store_text=self.store_text,
         )
+
+
+def _model(settings: Settings, classifier: Classifier | LlmClassifier) -> str | None:
+    if not isinstance(classifier, LlmClassifier):
+        return None
+    # A file's name alone would not find it again.
+    file = settings.llamacpp_model if classifier.name == "llamacpp" else None
+    return str(file.absolute()) if file else classifier.model
+
+
+def extraction_options(settings: Settings) -> ExtractionOptions:
+    """How documents are read, by the settings.
+
+    Raises:
+        ConfigurationError: the pages are not written as they should be.
+    """
+    return ExtractionOptions(
+        pages=PageSelection.parse(settings.pages),
+        ocr=settings.ocr,
+        ocr_languages=settings.ocr_languages,
+        attachments=settings.attachments,
+        max_unpacked_bytes=settings.max_unpacked_mb * _MEGABYTE,
+    )

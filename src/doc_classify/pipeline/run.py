@@ -2,12 +2,13 @@
 
 ::
 
-    intake (thread)             workers (processes)         recorder (thread)
-    walk -> hash -> register    extract -> classify         batches -> store
-                     └── chunks ──┘            └── outcomes ──┘
+    intake (thread)             workers (processes)                     recorder (thread)
+    walk -> hash -> register    extract -> classify                     batches -> store
+                     └── chunks ──┘   └── texts ── ask an LLM ── outcomes ──┘
 
-Both queues are bounded, so memory does not grow with the number of documents: a slow store holds
-back the workers, busy workers hold back the walk.
+Where an LLM decides, workers only extract, and the requests are sent from here (:mod:`.asking`).
+All queues are bounded, so memory does not grow with the number of documents: a slow store holds
+back the workers or the LLM, and busy workers hold back the walk.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from doc_classify.classification.llm import LlmClassifier
 from doc_classify.discovery import Skipped, hash_file
 from doc_classify.errors import (
+    BudgetReachedError,
     SourceChangedError,
     SourceUnreadableError,
     StorageError,
@@ -34,10 +36,20 @@ from doc_classify.errors import (
     TransientError,
     WorkerCrashError,
 )
+from doc_classify.pipeline.asking import Asking, End, ReadDocument
 from doc_classify.pipeline.isolation import Death, IsolatedWorker
-from doc_classify.pipeline.messages import Request
+from doc_classify.pipeline.messages import Reply, Request
 from doc_classify.pipeline.plan import Plan
-from doc_classify.records import Failure, Outcome, Rejected, RunStats, Source, uri_to_path
+from doc_classify.records import (
+    Extraction,
+    Failure,
+    Outcome,
+    Rejected,
+    RunStats,
+    Source,
+    Timings,
+    uri_to_path,
+)
 from doc_classify.storage.base import Hashed, Store, Task
 
 _T = TypeVar("_T")
@@ -52,18 +64,15 @@ _HASH_THREADS = 4
 _FLUSH_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Put on a queue by its producer when nothing more will come."""
-
-
 class Run:
     """Takes entries of a discovery through all stages into a store.
 
     Args:
         store: where everything is kept.
         plan: how to classify.
+        classifier: the LLM to be asked, opened; None where the workers classify.
         on_progress: called in the event loop with the stats as committed.
+        on_notice: called in the event loop with what the run waits for, None when it is over.
     """
 
     def __init__(
@@ -71,7 +80,9 @@ class Run:
         store: Store,
         plan: Plan,
         *,
+        classifier: LlmClassifier | None = None,
         on_progress: Callable[[RunStats], None] | None = None,
+        on_notice: Callable[[str | None], None] | None = None,
     ) -> None:
         self._store = store
         self._plan = plan
@@ -80,8 +91,18 @@ class Run:
         self._intake_thread = ThreadPoolExecutor(1, "intake")
         self._hash_threads = ThreadPoolExecutor(_HASH_THREADS, "hash")
         self._stopping = threading.Event()
-        self._chunks: asyncio.Queue[list[Task] | _End] = asyncio.Queue(2 * plan.workers)
-        self._outcomes: asyncio.Queue[Outcome | _End] = asyncio.Queue(4 * plan.batch_size)
+        self._chunks: asyncio.Queue[list[Task] | End] = asyncio.Queue(2 * plan.workers)
+        self._texts: asyncio.Queue[ReadDocument | End] = asyncio.Queue(plan.max_concurrent)
+        self._outcomes: asyncio.Queue[Outcome | End] = asyncio.Queue(4 * plan.batch_size)
+        self._asking: Asking | None = None
+        if classifier:
+            self._asking = Asking(
+                classifier,
+                maximum=plan.max_concurrent,
+                give_up=plan.give_up,
+                budget=plan.budget(),
+                on_notice=on_notice or (lambda _notice: None),
+            )
         self._started = 0.0
         self._numbers = itertools.count()
         self.run_id = ""
@@ -96,6 +117,8 @@ class Run:
         Raises:
             StorageError: the store cannot go on.
             WorkerStartError: no worker process can be started.
+            ServerSetupError: the LLM server cannot be used, or did not come back.
+            BudgetReachedError: nothing more may be spent on the LLM.
         """
         self._started = time.monotonic()
         try:
@@ -122,6 +145,9 @@ class Run:
         except asyncio.CancelledError:
             state, message = "interrupted", "stopped by the user"
             raise
+        except BudgetReachedError as error:
+            state, message = "interrupted", str(error)
+            raise
         except BaseException as error:
             state, message = "failed", str(error) or type(error).__name__
             raise
@@ -133,8 +159,12 @@ class Run:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._take_in(entries))
-                for _ in range(self._plan.workers):
-                    group.create_task(self._work())
+                if self._asking:
+                    group.create_task(self._asking.run(self._texts, self._outcomes.put))
+                workers = [group.create_task(self._work()) for _ in range(self._plan.workers)]
+                await asyncio.wait(workers)
+                if self._asking:
+                    await self._texts.put(End())
         except BaseExceptionGroup as errors:
             # One cause is enough: the other tasks were cancelled because of it.
             raise errors.exceptions[0] from None
@@ -150,7 +180,7 @@ class Run:
         producing.cancel()
         await asyncio.wait({producing})
         if not recording.done():
-            await self._outcomes.put(_End())
+            await self._outcomes.put(End())
         await asyncio.wait({recording})
         try:
             recording.result()
@@ -184,7 +214,7 @@ class Run:
             for start in range(0, len(tasks), self._plan.chunk_size):
                 await self._chunks.put(tasks[start : start + self._plan.chunk_size])
         for _ in range(self._plan.workers):
-            await self._chunks.put(_End())
+            await self._chunks.put(End())
 
     def _register(
         self, hashed: Sequence[Hashed], rejected: Sequence[Rejected], skipped: int
@@ -211,7 +241,7 @@ class Run:
     async def _work(self) -> None:
         worker = IsolatedWorker(self._plan.worker_config(), recycle_after=self._plan.recycle_after)
         try:
-            while not isinstance(chunk := await self._chunks.get(), _End):
+            while not isinstance(chunk := await self._chunks.get(), End):
                 await self._work_on(worker, chunk)
             await worker.stop()
         finally:
@@ -222,6 +252,9 @@ class Run:
         for task in chunk:
             if outcome := self._decided(task):
                 await self._outcomes.put(outcome)
+            elif self._asking and isinstance(task.extraction, Extraction):
+                stored = ReadDocument(task, task.extraction, False, Timings(), task.crashes)
+                await self._texts.put(stored)
             else:
                 waiting.append(task)
         deaths: dict[int, int] = {}
@@ -234,17 +267,7 @@ class Run:
                     died = task.crashes + deaths.get(task.document_id, 0)
                     if not isinstance(answer, Death):
                         waiting.popleft()
-                        await self._outcomes.put(
-                            Outcome(
-                                document_id=task.document_id,
-                                file_id=task.file_id,
-                                classification=answer.classification,
-                                failure=answer.failure,
-                                extraction=answer.extraction,
-                                timings=answer.timings,
-                                crashes=died,
-                            )
-                        )
+                        await self._hand_on(task, answer, died)
                         continue
                     await self._in_store(
                         partial(
@@ -263,6 +286,24 @@ class Run:
                         await self._outcomes.put(
                             _failed(task, Failure(kind, answer.reason), crashes=died + 1)
                         )
+
+    async def _hand_on(self, task: Task, reply: Reply, crashes: int) -> None:
+        """Give a worker's answer to the LLM, where that has yet to decide, else to the recorder."""
+        if self._asking and reply.extraction:
+            read = ReadDocument(task, reply.extraction, True, reply.timings, crashes)
+            await self._texts.put(read)
+            return
+        await self._outcomes.put(
+            Outcome(
+                document_id=task.document_id,
+                file_id=task.file_id,
+                classification=reply.classification,
+                failure=reply.failure,
+                extraction=reply.extraction,
+                timings=reply.timings,
+                crashes=crashes,
+            )
+        )
 
     def _decided(self, task: Task) -> Outcome | None:
         """The outcome of a task that no worker needs to see."""
@@ -290,7 +331,7 @@ class Run:
                         item = await self._outcomes.get()
                 except TimeoutError:
                     break
-                if isinstance(item, _End):
+                if isinstance(item, End):
                     ended = True
                     break
                 batch.append(item)

@@ -1,4 +1,6 @@
-"""The worker process: reads one document after the other, classifies it, answers in a line.
+"""The worker process: reads one document after the other and answers in a line.
+
+It also classifies, where the classifier is one that runs in a worker.
 
 Started by :mod:`doc_classify.pipeline.isolation` as a plain subprocess. It holds nothing that
 matters, so it may crash or be killed at any moment; it has no database, no secrets in its
@@ -43,7 +45,9 @@ def main() -> int:
     _die_with_parent()
     config = WorkerConfig.decode(requests.readline())
     _limit(config)
-    classifier = make_classifier(config.classifier, config.taxonomy)
+    classifier = None
+    if config.classifier is not None:
+        classifier = make_classifier(config.classifier, config.taxonomy)
     replies.write(READY)
     replies.flush()
     with contextlib.suppress(BrokenPipeError):  # the parent went away: nobody left to tell
@@ -52,7 +56,7 @@ def main() -> int:
 
 
 def _serve(
-    requests: BinaryIO, replies: BinaryIO, config: WorkerConfig, classifier: Classifier
+    requests: BinaryIO, replies: BinaryIO, config: WorkerConfig, classifier: Classifier | None
 ) -> None:
     for line in requests:
         signal.setitimer(signal.ITIMER_REAL, config.time_limit + _ORPHAN_GRACE)
@@ -62,7 +66,7 @@ def _serve(
         replies.flush()
 
 
-def _answer(request: Request, config: WorkerConfig, classifier: Classifier) -> Reply:
+def _answer(request: Request, config: WorkerConfig, classifier: Classifier | None) -> Reply:
     name = Path(display_name(request.source.uri)).name
     started = time.process_time()
     extract_seconds = 0.0
@@ -72,9 +76,10 @@ def _answer(request: Request, config: WorkerConfig, classifier: Classifier) -> R
         if extraction is None:
             extraction = _read(request.source, name, config)
         extract_seconds = time.process_time() - started
-        classification = classifier.classify(
-            ClassifierInput.of(extraction, name), include_reasoning=config.include_reasoning
-        )
+        if classifier:
+            classification = classifier.classify(
+                ClassifierInput.of(extraction, name), include_reasoning=config.include_reasoning
+            )
     except DocClassifyError as error:
         failure = Failure(error.kind, str(error))
     except MemoryError:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
 
 from doc_classify.errors import UnsupportedTypeError, is_of_extraction
-from doc_classify.records import FileStatus, Outcome, RunStats
+from doc_classify.records import FileStatus, Outcome, Prices, RunStats, Usage
 from doc_classify.storage.base import RunSpec
 from doc_classify.storage.registering import COUNTER_OF, add_to_counters, lock_run
 from doc_classify.storage.rows import (
@@ -66,6 +67,7 @@ def record(
     _set_statuses(connection, run_id, new)
     statuses = Counter(_status(outcome) for outcome in new)
     extracted = [outcome.extraction for outcome in new if outcome.extraction]
+    usage = sum((outcome.usage for outcome in new if outcome.usage), Usage())
     add_to_counters(
         connection,
         run_id,
@@ -81,6 +83,7 @@ def record(
         ocr_pages=sum(extraction.ocr_pages for extraction in extracted),
         extract_seconds=sum(finite(outcome.timings.extract) or 0.0 for outcome in new),
         classify_seconds=sum(finite(outcome.timings.classify) or 0.0 for outcome in new),
+        **_usage_row(usage),
         **{COUNTER_OF[status]: number for status, number in statuses.items()},
     )
     connection.execute(
@@ -96,12 +99,15 @@ def read_stats(connection: Connection, run_id: str) -> RunStats:
 
 def stats_of(row: Any) -> RunStats:
     """Stats from a row of ``runs``."""
+    usage = Usage(row.llm_calls, row.prompt_tokens, row.cached_tokens, row.completion_tokens)
+    prices = row.spec["settings"].get("prices")
     return RunStats(
         run_id=row.id,
         total_processing_time=row.seconds,
         extract_seconds=row.extract_seconds,
         classify_seconds=row.classify_seconds,
         workers=int(row.spec["settings"].get("workers", 0)),
+        cost=Prices(**prices).cost(usage) if prices and any(prices.values()) else None,
         **{name: getattr(row, name) for name in COUNTERS},
     )
 
@@ -171,8 +177,16 @@ def _result_row(run_id: str, spec: RunSpec, outcome: Outcome, at: str) -> dict[s
         "crashes": outcome.crashes,
         "extract_seconds": finite(outcome.timings.extract),
         "classify_seconds": finite(outcome.timings.classify),
+        **_usage_row(outcome.usage),
         "processed_at": at,
     }
+
+
+def _usage_row(usage: Usage | None) -> dict[str, Any]:
+    if usage is None:
+        return dict.fromkeys(asdict(Usage()).keys() - {"calls"} | {"llm_calls"})
+    values = asdict(usage)
+    return {"llm_calls": values.pop("calls")} | values
 
 
 def _extraction_row(spec: RunSpec, outcome: Outcome) -> dict[str, Any] | None:

@@ -103,6 +103,11 @@ results = Table(
     Column("crashes", Integer, nullable=False),
     Column("extract_seconds", Float),
     Column("classify_seconds", Float),
+    # What an LLM was asked for it; empty where none was.
+    Column("llm_calls", Integer),
+    Column("prompt_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("completion_tokens", Integer),
     Column("processed_at", String(32), nullable=False),
 )
 
@@ -120,6 +125,10 @@ COUNTERS = (
     "pages",
     "ocr_pages",
     "bytes",
+    "llm_calls",
+    "prompt_tokens",
+    "cached_tokens",
+    "completion_tokens",
 )
 """Columns of ``runs`` that are fields of :class:`~doc_classify.records.RunStats`."""
 
