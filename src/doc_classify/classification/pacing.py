@@ -146,7 +146,7 @@ class Pace:
         """Begin again with one request, because the server was away."""
         now = self._count(0)
         self._not_before = -math.inf
-        self._search.begin(now, self._area)
+        self._search.begin(now, self._area, self._in_flight)
         self._wake()
 
     def _count(self, change: int) -> float:

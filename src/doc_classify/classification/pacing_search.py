@@ -126,9 +126,9 @@ class Search:
         self._cut_version = 0
         self._scatter = 0.3**2  # variance for each completion of an epoch
         self._compared = 0
-        self.begin(now, 0.0)
+        self.begin(now, 0.0, 0)
 
-    def begin(self, now: float, area: float) -> None:
+    def begin(self, now: float, area: float, in_flight: int) -> None:
         """Start from one request, knowing nothing of the server."""
         self.limit = self._base = 1
         self.version += 1
@@ -144,7 +144,7 @@ class Search:
         self._upward = True
         self._down_factor = 1.5
         self._hold = self._wait = 1
-        self._epoch = _Epoch(now, area)
+        self._epoch = _Epoch(now, area, in_flight, in_flight)
         self._fresh = _Epoch(now, area)
 
     @property
