@@ -10,9 +10,11 @@ Formula L = λW", 1961): requests in flight, averaged over time, divided by thei
 stay; in work per second, it is ``in_flight * sum(work) / sum(time)``. A count of completions per
 second would depend on where in a burst the counting begins and ends, and on how long the documents
 are that happen to be in flight then; here each piece of work stands beside the time that it took.
-The measurement of one limit is an *epoch*: ``limit`` completions are ignored, which began under
-the limit before, then twice as many (at least four) are measured; on slow servers once as many.
-Epochs in which places stayed free say nothing about the limit and are ignored.
+The measurement of one limit
+is an *epoch*: completions are ignored until hardly any request is left that began under the limit
+before (at least ``limit`` of them), then twice as many (at least four) are measured; on slow
+servers once as many. Epochs in which places stayed free say nothing about the limit and are
+ignored.
 
 **Deciding.** From 1, the limit doubles while throughput rises; then it settles a little above the
 last one that was useful. From then on lower and higher limits are tried in turn, at growing
