@@ -22,7 +22,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MISSING = "the engine llama.cpp is not installed: pip install 'doc-classify[llamacpp]'"
-_FURTHER_CONNECTIONS = 64
 _WARNINGS = 2  # how much llama.cpp logs: from 1, errors, to 5, everything
 _FIRST_ERROR = re.compile(rb"^\S+ E (?:\w+ +)?\w+: (?:error loading model: )?(.+)", re.MULTILINE)
 
@@ -99,8 +98,6 @@ def _parameters(parameters: Any, config: EngineConfig) -> Any:
     parameters.ui = False
     parameters.endpoint_slots = False  # would show the documents that are being read
     parameters.verbosity = _WARNINGS
-    # A connection keeps its thread while it is open, so that further ones would wait for its end.
-    parameters.n_threads_http = config.parallel + _FURTHER_CONNECTIONS
 
     # Each slot has its own part of the context, and a prompt that is longer is refused, not cut.
     parameters.n_parallel = config.parallel
