@@ -22,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MISSING = "the engine llama.cpp is not installed: pip install 'doc-classify[llamacpp]'"
+_FURTHER_CONNECTIONS = 64
 _WARNINGS = 2  # how much llama.cpp logs: from 1, errors, to 5, everything
 _FIRST_ERROR = re.compile(rb"^\S+ E (?:\w+ +)?\w+: (?:error loading model: )?(.+)", re.MULTILINE)
 
@@ -98,6 +99,9 @@ def _parameters(parameters: Any, config: EngineConfig) -> Any:
     parameters.ui = False
     parameters.endpoint_slots = False  # would show the documents that are being read
     parameters.verbosity = _WARNINGS
+    # A connection has a thread as long as it is open. Further threads are started on demand, but of
+    # many connections at once some would be overlooked, and wait until another one is closed.
+    parameters.n_threads_http = config.parallel + _FURTHER_CONNECTIONS
 
     # Each slot has its own part of the context, and a prompt that is longer is refused, not cut.
     parameters.n_parallel = config.parallel
