@@ -366,11 +366,11 @@ class OllamaDouble:
             user = " ".join(words[:4] + words[4 + len(words) - context :])
             system, prompt = "", context
         schema = body.get("format") if self.follows_schema and self._can(0, 5) else None
-        spelt = _spelt(self.answer(system, user), schema)
+        spelt = spelt(self.answer(system, user), schema)
         top = body.get("top_logprobs", 0)
-        entries = _entries(spelt, top)
+        entries = token_entries(spelt, top)
         thinking = self._thoughts(schema)
-        thoughts = _entries({thinking: 1.0}, top) if thinking else []
+        thoughts = token_entries({thinking: 1.0}, top) if thinking else []
         most = body.get("options", {}).get("num_predict", -1)
         used = thoughts + entries
         if 0 <= most < len(used):
@@ -460,7 +460,7 @@ def tokens_of(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def _spelt(said: Said, schema: Any) -> dict[str, float]:
+def spelt(said: Said, schema: Any) -> dict[str, float]:
     """What the model might say, letter by letter, with probabilities."""
     if isinstance(said, Raw) or (isinstance(said, str) and schema is None):
         return {str(said): 1.0}
@@ -482,7 +482,7 @@ def _in_schema(schema: Mapping[str, Any], name: str) -> Any:
     return {"string": "It says so.", "boolean": True}.get(schema.get("type"), 0)
 
 
-def _entries(spelt: Mapping[str, float], top: int) -> list[dict[str, Any]]:
+def token_entries(spelt: Mapping[str, float], top: int) -> list[dict[str, Any]]:
     """The tokens of the likeliest text, each with the tokens that might stand in its place."""
     possible = [(tokens_of(text), chance) for text, chance in spelt.items() if chance > 0]
     best, _ = max(possible, key=lambda one: one[1])

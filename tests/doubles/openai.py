@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Any
 
 from aiohttp import web
-from tests.doubles.ollama import Behaviour, Received, Said, _entries, _spelt
+from tests.doubles.ollama import Behaviour, Received, Said, spelt, token_entries
 from tests.doubles.openai_errors import answer_limit, error, prompt_tokens, refusal
 
 
@@ -206,7 +206,7 @@ class OpenAIDouble:
             return error(503, "Loading model", type="unavailable_error")
         match request.method, request.path:
             case "GET", "/v1/models" if self.lists:
-                return web.json_response({"object": "list", "data": self._entries()})
+                return web.json_response({"object": "list", "data": self.token_entries()})
             case "GET", "/props" if self.kind == "llamacpp":
                 settings = {"n_ctx": self.context}
                 return web.json_response(
@@ -227,7 +227,7 @@ class OpenAIDouble:
                 return await self._chat(request, body)
         return error(404, "Not Found")
 
-    def _entries(self) -> list[dict[str, Any]]:
+    def token_entries(self) -> list[dict[str, Any]]:
         now = int(time.time() * 1000)  # vLLM and llama.cpp tell the time of the request
         entries = []
         for name in self.models:
@@ -276,10 +276,10 @@ class OpenAIDouble:
         if isinstance(said, str):
             entries = _spoken(said, json.dumps(schema), top)
         else:
-            entries = _entries(_spelt(said, schema), top)
+            entries = token_entries(spelt(said, schema), top)
         before, after, field = self._thoughts(body)
         hidden = 5 if self.thinks == "hidden" and not self._is_kept(body) else 0
-        thoughts = _entries({before + after: 1.0}, top) if before + after else []
+        thoughts = token_entries({before + after: 1.0}, top) if before + after else []
         used = (thoughts + entries)[: answer_limit(body)]
         says = "".join(entry["token"] for entry in used)
         message: dict[str, Any] = {"role": "assistant", "content": says, "refusal": None}
@@ -338,7 +338,7 @@ _META = {"vocab_type": 2, "n_vocab": 32000, "n_ctx_train": 32768, "n_params": 7,
 
 @lru_cache(maxsize=1000)
 def _spoken(said: str, schema: str, top: int) -> list[dict[str, Any]]:
-    return _entries(_spelt(said, json.loads(schema)), top)
+    return token_entries(spelt(said, json.loads(schema)), top)
 
 
 async def _send(

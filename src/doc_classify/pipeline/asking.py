@@ -36,6 +36,8 @@ from doc_classify.records import (
 )
 from doc_classify.storage.base import Task
 
+_WORTH_TELLING = 5.0
+"""Seconds of a pause that a person should know of."""
 _COMPLETION_WORK = 4
 """An answer's token costs a server about as much as so many tokens of a prompt."""
 
@@ -86,6 +88,8 @@ class Asking:
         self._pace = Pace(maximum)
         self._breaker = Breaker(self._check, give_up=give_up, on_wait=on_notice)
         self._tasks = asyncio.Semaphore(maximum)
+        self._on_notice = on_notice
+        self._told = False
         self._last_success = time.monotonic()
         self._out_of_budget: BudgetReachedError | None = None
 
@@ -104,7 +108,7 @@ class Asking:
             async with asyncio.TaskGroup() as group:
                 while not isinstance(document := await documents.get(), End):
                     await self._tasks.acquire()
-                    place = await self._place()
+                    place = await self._place(ahead=attempts.ahead)
                     if self._out_of_budget:
                         break
                     group.create_task(self._one(document, place, put))
@@ -116,9 +120,13 @@ class Asking:
         if self._out_of_budget:
             raise self._out_of_budget
 
-    async def _place(self) -> Place:
-        await self._breaker.ready()
-        return await self._pace.acquire()
+    async def _place(self, *, ahead: bool = False) -> Place:
+        while True:
+            await self._breaker.ready()
+            place = await self._pace.acquire(ahead=ahead)
+            if not self._breaker.is_open:  # it may have opened while this one waited
+                return place
+            self._pace.release(place, None)
 
     async def _one(
         self, document: ReadDocument, place: Place, put: Callable[[Outcome], Awaitable[None]]
@@ -173,14 +181,20 @@ class Asking:
                 self._breaker.failed(error, at_once=error.unreachable)
             finally:
                 self._pace.release(place, work)
-            place = await self._place()
+            place = await self._place(ahead=attempts.ahead)
 
     def _succeeded(self) -> None:
         self._last_success = time.monotonic()
         self._breaker.succeeded()
+        if self._told:
+            self._told = False
+            self._on_notice(None)
 
     def _busy(self, place: Place, error: ServerBusyError) -> None:
         self._pace.overloaded(place, error.retry_after)
+        if not self._told and self._pace.pause >= _WORTH_TELLING:
+            self._told = True
+            self._on_notice(f"{error}; it asks to wait {self._pace.pause:.0f} s")
         silent = time.monotonic() - self._last_success
         if silent > self._give_up and not self._pace.in_flight > 1:
             raise ServerSetupError(
