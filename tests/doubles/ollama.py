@@ -366,7 +366,7 @@ class OllamaDouble:
             user = " ".join(words[:4] + words[4 + len(words) - context :])
             system, prompt = "", context
         schema = body.get("format") if self.follows_schema and self._can(0, 5) else None
-        spelt = spelt(self.answer(system, user), schema)
+        spelt = spelling(self.answer(system, user), schema)
         top = body.get("top_logprobs", 0)
         entries = token_entries(spelt, top)
         thinking = self._thoughts(schema)
@@ -460,7 +460,7 @@ def tokens_of(text: str) -> list[str]:
     return _TOKEN.findall(text)
 
 
-def spelt(said: Said, schema: Any) -> dict[str, float]:
+def spelling(said: Said, schema: Any) -> dict[str, float]:
     """What the model might say, letter by letter, with probabilities."""
     if isinstance(said, Raw) or (isinstance(said, str) and schema is None):
         return {str(said): 1.0}

@@ -26,7 +26,7 @@ from functools import lru_cache
 from typing import Any
 
 from aiohttp import web
-from tests.doubles.ollama import Behaviour, Received, Said, spelt, token_entries
+from tests.doubles.ollama import Behaviour, Received, Said, spelling, token_entries
 from tests.doubles.openai_errors import answer_limit, error, prompt_tokens, refusal
 
 
@@ -276,7 +276,7 @@ class OpenAIDouble:
         if isinstance(said, str):
             entries = _spoken(said, json.dumps(schema), top)
         else:
-            entries = token_entries(spelt(said, schema), top)
+            entries = token_entries(spelling(said, schema), top)
         before, after, field = self._thoughts(body)
         hidden = 5 if self.thinks == "hidden" and not self._is_kept(body) else 0
         thoughts = token_entries({before + after: 1.0}, top) if before + after else []
@@ -338,7 +338,7 @@ _META = {"vocab_type": 2, "n_vocab": 32000, "n_ctx_train": 32768, "n_params": 7,
 
 @lru_cache(maxsize=1000)
 def _spoken(said: str, schema: str, top: int) -> list[dict[str, Any]]:
-    return token_entries(spelt(said, json.loads(schema)), top)
+    return token_entries(spelling(said, json.loads(schema)), top)
 
 
 async def _send(

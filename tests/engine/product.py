@@ -6,10 +6,11 @@ import json
 import zlib
 from pathlib import Path
 
+from tests.engine.training import CACHE, Form, trained_model
+
 from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.prompt import Prompt
 from doc_classify.taxonomy import DEFAULT_TAXONOMY
-from engine.training import CACHE, Form, trained_model
 
 PROMPT = Prompt(DEFAULT_TAXONOMY, context=4096, document_tokens=1500)
 

@@ -20,11 +20,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-
-from engine import documents as documents_module
-from engine import gguf_model
-from engine.documents import CATEGORIES, documents
-from engine.gguf_model import END, EPSILON, ROPE_BASE, Shape, Vocabulary, chat
+from tests.engine import documents as documents_module
+from tests.engine import gguf_model
+from tests.engine.documents import CATEGORIES, documents
+from tests.engine.gguf_model import END, EPSILON, ROPE_BASE, Shape, Vocabulary, chat
 
 Arrays = dict[str, np.ndarray]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.engine import product, training
+from tests.engine.documents import documents
+from tests.engine.gguf_model import Shape, chat, random_weights, write_random
+from tests.engine.server import Engine, engine, start, stop
 
 from doc_classify.classification.llamacpp_server import EngineConfig
-from engine import product, training
-from engine.documents import documents
-from engine.gguf_model import Shape, chat, random_weights, write_random
-from engine.server import Engine, engine, start, stop
 
 pytest.importorskip("xllamacpp")
 

@@ -15,6 +15,18 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.doubles.ollama import (
+    OllamaDouble,
+    Raw,
+    changed,
+    cut,
+    failing,
+    garbage,
+    html,
+    slow,
+    tokens_of,
+    without,
+)
 
 from doc_classify.classification.chat import ChatReply, ChatRequest, ServerFacts
 from doc_classify.classification.http import Answer
@@ -29,18 +41,6 @@ from doc_classify.errors import (
     ServerSetupError,
 )
 from doc_classify.settings import Settings
-from doubles.ollama import (
-    OllamaDouble,
-    Raw,
-    changed,
-    cut,
-    failing,
-    garbage,
-    html,
-    slow,
-    tokens_of,
-    without,
-)
 
 Result = TypeVar("Result")
 

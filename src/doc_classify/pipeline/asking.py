@@ -108,7 +108,7 @@ class Asking:
             async with asyncio.TaskGroup() as group:
                 while not isinstance(document := await documents.get(), End):
                     await self._tasks.acquire()
-                    place = await self._place(ahead=attempts.ahead)
+                    place = await self._place()
                     if self._out_of_budget:
                         break
                     group.create_task(self._one(document, place, put))
