@@ -27,15 +27,17 @@ _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs"}
 
 _SQUARE_MARK = re.compile(r"\[\s*(/?\s*[A-Za-z_]*[A-Z]{3,}[A-Za-z_]*)\s*\]")
 """Such as [INST], [/INST], [TOOL_CALLS], [gMASK]."""
-_BLANKS = re.compile(r"[^\S\n]+")
+_BLANKS = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")
+"""Any but a single space."""
 _BLANK_LINES = re.compile(r" ?\n(?: ?\n)+ ?")
 
 
 def neutralised(text: str) -> str:
     """The text without marks, tags and hidden characters; runs of blanks are shortened."""
     text = text.replace("\f", "\n")
-    table = {ord(char): _replacement(char) for char in set(text)}
-    text = text.translate({point: new for point, new in table.items() if new is not None})
+    table = {ord(char): new for char in set(text) if (new := _replacement(char)) is not None}
+    if table:
+        text = text.translate(table)
     text = _SQUARE_MARK.sub(r"(\1)", text)
     return _BLANK_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
 

@@ -8,26 +8,45 @@ prompt, and with it the answer, is the same in every run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import string
+from bisect import bisect_right
+from itertools import accumulate
 
+_RUNS = "|".join(f"{re.escape(sign)}{{4,}}" for sign in string.punctuation)
 _PIECE = re.compile(
-    r"(?P<word>[A-Za-z]+)"
-    r"|(?P<digits>[0-9]+)"
-    r"|(?P<break>\n+)"
-    r"|(?P<blank>[^\S\n]{2,})"
-    r"|(?P<one>[^\S\n])"
-    r"|(?P<letters>[\u00c0-\u05ff\u1e00-\u1fff]+)"  # Latin with marks, Greek, Cyrillic, Hebrew ...
-    r"|(?P<run>([!-/:-@\[-`{-~])\8{3,})"  # a rule drawn with dashes or dots
-    r"|(?P<sign>[!-/:-@\[-`{-~])"
-    r"|(?P<other>.)"
+    r"[A-Za-z]+"
+    r"|[0-9]+"
+    r"|\n+"
+    r"|[^\S\n]+"
+    r"|[\u00c0-\u05ff\u1e00-\u1fff]+"  # Latin with marks, Greek, Cyrillic, Hebrew ...
+    rf"|{_RUNS}"  # a rule drawn with dashes or dots
+    r"|."
 )
+"""The text falls into these from end to end."""
 _MOST_CHARACTERS = 8
 """Characters that a token has at most, on average over any text worth reading."""
+_MOST_REMEMBERED = 20_000
+_LONGEST_REMEMBERED = 24
+
+
+class _Costs(dict[str, int]):
+    """Estimated tokens of pieces; those met before are remembered."""
+
+    def __missing__(self, piece: str) -> int:
+        cost = _cost(piece)
+        if len(piece) <= _LONGEST_REMEMBERED:
+            if len(self) >= _MOST_REMEMBERED:
+                self.clear()
+            self[piece] = cost
+        return cost
+
+
+_cost_of = _Costs().__getitem__
 
 
 def estimated_tokens(text: str) -> int:
     """An upper estimate of the tokens that a model's tokenizer makes of the text."""
-    return sum(cost for _, cost in _pieces(text))
+    return sum(map(_cost_of, _PIECE.findall(text)))
 
 
 def fewest_tokens(text: str) -> int:
@@ -48,49 +67,36 @@ def excerpt(text: str, budget: int, *, head_share: float, gap: str) -> str:
         gap: stands between head and tail.
     """
     reach = budget * _MOST_CHARACTERS
+    pieces = _PIECE.findall(text[:reach])
+    spent = list(accumulate(map(_cost_of, pieces)))
+    if len(text) <= reach and (not spent or spent[-1] <= budget):
+        return text
     head_budget = int(budget * head_share)
-    spent = head_end = 0
-    for end, cost in _pieces(text[:reach]):
-        spent += cost
-        if spent <= head_budget:
-            head_end = end
-        if spent > budget:
-            break
-    else:
-        if len(text) <= reach:
-            return text
-    return text[:head_end].rstrip() + gap + _tail(text, budget - head_budget)
+    head = "".join(pieces[: bisect_right(spent, head_budget)])
+    return head.rstrip() + gap + _tail(text, budget - head_budget)
 
 
 def _tail(text: str, budget: int) -> str:
     """The longest end that is estimated at ``budget`` tokens or fewer."""
     part = text[-budget * _MOST_CHARACTERS :]
-    pieces = list(_pieces(part))
-    spent = 0
-    for end, cost in reversed(pieces):
-        spent += cost
-        if spent > budget:
-            return part[end:].lstrip()
-    return part
+    pieces = _PIECE.findall(part)
+    kept = bisect_right(list(accumulate(map(_cost_of, reversed(pieces)))), budget)
+    return part if kept == len(pieces) else "".join(pieces[len(pieces) - kept :]).lstrip()
 
 
-def _pieces(text: str) -> Iterator[tuple[int, int]]:
-    """(end, estimated tokens) of each piece of the text, in order."""
-    for match in _PIECE.finditer(text):
-        size = match.end() - match.start()
-        kind = match.lastgroup
-        if kind == "word":
-            cost = 1 if size <= 6 else -(-size // 4)
-        elif kind == "digits":
-            cost = size  # some tokenizers have one token a digit
-        elif kind == "letters":
-            cost = -(-size // 2)
-        elif kind in ("run", "blank"):
-            cost = -(-size // 4)
-        elif kind == "one":
-            cost = 0  # goes with the word behind it
-        elif kind == "other":
-            cost = 1 if match.group() < "\u2000" or "\u3000" <= match.group() <= "\ud7ff" else 3
-        else:
-            cost = 1
-        yield match.end(), cost
+def _cost(piece: str) -> int:
+    """Estimated tokens of one piece."""
+    size, first = len(piece), piece[0]
+    if first.isspace():
+        if first == "\n":
+            return 1
+        return 0 if size == 1 else -(-size // 4)  # one blank goes with the word behind it
+    if first.isascii():
+        if first.isalpha():
+            return 1 if size <= 6 else -(-size // 4)
+        if first.isdigit():
+            return size  # some tokenizers have one token a digit
+        return -(-size // 4)
+    if "\u00c0" <= first <= "\u05ff" or "\u1e00" <= first <= "\u1fff":
+        return -(-size // 2)
+    return 1 if first < "\u2000" or "\u3000" <= first <= "\ud7ff" else 3
