@@ -187,6 +187,19 @@ def test_answers_that_are_no_category_are_failures_of_their_documents(
     assert (mended.classified, mended.llm_calls) == (1, 1)
 
 
+def test_a_model_that_answers_nonsense_to_everything_stops_the_run(folder, double, tmp_path):
+    """Half a million failures would be of no use to anybody."""
+    double.answer = lambda _system, _user: "Sure! Here is a poem."
+    double.follows_schema = False
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    with pytest.raises(ServerSetupError, match=r"last 50 documents .* Here is a poem"):
+        parallel(settings_for(double, url), folder)
+    with contextlib.closing(open_store(url)) as store:
+        info = store.run()
+    assert info is not None and info.state == "failed" and info.stats.classified == 0
+    assert info.stats.failed < 60
+
+
 def test_a_document_that_makes_the_server_fail_harms_no_other(door, folder, double, tmp_path):
     poison = Behaviour(status=500, body={"error": "llama runner process has terminated"})
     double.answer = lambda system, user: poison if "Number 7 " in user else oracle(system, user)

@@ -36,6 +36,8 @@ from doc_classify.records import (
 )
 from doc_classify.storage.base import Task
 
+_SICK = 50
+"""Documents in a row without a category after which the run is stopped."""
 _WORTH_TELLING = 5.0
 """Seconds of a pause that a person should know of."""
 _COMPLETION_WORK = 4
@@ -90,6 +92,7 @@ class Asking:
         self._tasks = asyncio.Semaphore(maximum)
         self._on_notice = on_notice
         self._told = False
+        self._failed_in_a_row = 0
         self._last_success = time.monotonic()
         self._out_of_budget: BudgetReachedError | None = None
 
@@ -168,10 +171,12 @@ class Asking:
                 classification = await self._classifier.classify(shown, meter)
                 work = _work(before, meter.usage)
                 self._succeeded()
+                self._failed_in_a_row = 0
                 return classification
             except ClassificationError as error:
                 work = _work(before, meter.usage)
                 self._succeeded()  # of the server, that is
+                self._count_failure(error)
                 return Failure(error.kind, str(error))
             except ServerBusyError as error:
                 self._busy(place, error)
@@ -182,6 +187,14 @@ class Asking:
             finally:
                 self._pace.release(place, work)
             place = await self._place(ahead=attempts.ahead)
+
+    def _count_failure(self, error: ClassificationError) -> None:
+        self._failed_in_a_row += 1
+        if self._failed_in_a_row >= _SICK:
+            raise ServerSetupError(
+                f"none of the last {_SICK} documents got a category, so the fault is hardly "
+                f"theirs; the last one: {error}"
+            ) from error
 
     def _succeeded(self) -> None:
         self._last_success = time.monotonic()
