@@ -426,3 +426,16 @@ def test_the_revisions_make_the_tables_of_the_schema(store_url):
         assert current_revision(connection) == HEAD
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
+
+
+def test_a_database_that_cannot_hold_every_text_is_refused(postgres_url):
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' "
+            "TEMPLATE template0"
+        )
+    url = postgres_url.rsplit("/", 1)[0] + "/ascii"
+    with pytest.raises(ConfigurationError, match="encoding SQL_ASCII"):
+        open_store(url)

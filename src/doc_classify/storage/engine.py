@@ -73,7 +73,7 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _sqlite_engine(parsed, durable=durable)
     _check_options(parsed)
-    return create_engine(
+    engine = create_engine(
         parsed,
         pool_size=_POOL_SIZE,
         max_overflow=1,
@@ -86,6 +86,18 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
             "application_name": "doc-classify",
         },
     )
+
+    # Inserted before SQLAlchemy's own first look at the server, which fails there without a word.
+    @event.listens_for(engine, "connect", insert=True)
+    def _check_encoding(connection: Any, _record: object) -> None:
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"the database {mask_url(url)} has the encoding {encoding}, which cannot hold "
+                "every text: make one with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0"
+            )
+
+    return engine
 
 
 def _check_options(url: URL) -> None:
