@@ -91,8 +91,9 @@ def distinct(path: Path, number: int) -> bytes:
 
 def bare(folder: Path) -> dict[str, float]:
     """The loop that any program would need: type, text, category, one file after the other."""
-    plan = Plan.make(load_settings())
-    classifier = make_classifier(plan.classifier, plan.taxonomy)
+    settings = load_settings(classifier="embedded")
+    classifier = make_classifier(settings.classifier, settings.make_taxonomy())
+    plan = Plan.make(settings, classifier)
     pages = failed = 0
     extracting = classifying = 0.0
     started = time.perf_counter()
@@ -122,7 +123,9 @@ def bare(folder: Path) -> dict[str, float]:
 
 def pipeline(folder: Path, database: Path, workers: int) -> dict[str, float]:
     """One run of the whole pipeline into a fresh database."""
-    settings = load_settings(database_url=f"sqlite:///{database}", workers=workers)
+    settings = load_settings(
+        classifier="embedded", database_url=f"sqlite:///{database}", workers=workers
+    )
     peak = Peak()
     before = os.times()
     with peak, ParallelDocumentProcessor(use_database=True, settings=settings) as processor:

@@ -36,7 +36,10 @@ failed document and that ``doc-classify retry --error KIND`` takes.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from doc_classify.records import Usage
 
 
 class DocClassifyError(Exception):
@@ -101,13 +104,17 @@ class ServerError(TransientError):
     Args:
         message: what happened.
         unreachable: not even a connection could be made.
+        timed_out: the answer was not complete in time.
     """
 
     kind = "server"
 
-    def __init__(self, message: str, *, unreachable: bool = False) -> None:
+    def __init__(
+        self, message: str, *, unreachable: bool = False, timed_out: bool = False
+    ) -> None:
         super().__init__(message)
         self.unreachable = unreachable
+        self.timed_out = timed_out
 
 
 class ServerBusyError(ServerError):
@@ -150,9 +157,14 @@ class PermanentError(DocClassifyError):
 
 
 class ClassificationError(PermanentError):
-    """The document was read, but no category was found for it."""
+    """The document was read, but no category was found for it.
+
+    Attributes:
+        usage: what the request that led to it has used, where the server told; None elsewhere.
+    """
 
     kind = "classification"
+    usage: Usage | None = None
 
 
 class InvalidAnswerError(ClassificationError):

@@ -41,6 +41,9 @@ SHARED_VARIABLES = {
 """Fields whose environment variable has no prefix."""
 
 
+SECRETS = frozenset({"openai_api_key"})
+"""Fields whose value is never shown."""
+
 MODEL_FIELDS = {
     "auto": "ollama_model",
     "ollama": "ollama_model",
@@ -313,6 +316,8 @@ def _explain(error: ValidationError, place: Callable[[str], str]) -> str:
         reason = (
             "there is no such setting"
             if problem["type"] == "extra_forbidden"
+            else problem["msg"].lower()
+            if field in SECRETS
             else f"{problem['msg'].lower()}, got {problem['input']!r}"
         )
         lines.append(f"{field} ({place(field)}): {reason}")

@@ -64,9 +64,10 @@ class Taxonomy:
                     "a category's name is 1 to 100 printable characters without spaces around "
                     f"it, got {name!r}"
                 )
-            if other := folded.get(name.casefold()):
+            key = " ".join(name.casefold().split())  # as answers are compared with it
+            if other := folded.get(key):
                 raise ConfigurationError(f"category {name!r} stands twice (also as {other!r})")
-            folded[name.casefold()] = name
+            folded[key] = name
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -15,14 +15,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.doubles.ollama import Behaviour, OllamaDouble, Raw, failing, html
+from tests.doubles.ollama import Behaviour, OllamaDouble, Raw, failing, html, slow
 
 from doc_classify import AsyncBatchProcessor, ParallelDocumentProcessor, RunStats, Settings
-from doc_classify.errors import BudgetReachedError, ServerError, ServerSetupError
+from doc_classify.errors import (
+    BudgetReachedError,
+    ServerError,
+    ServerSetupError,
+    StorageError,
+)
 from doc_classify.records import FileStatus
 from doc_classify.settings import load_settings
 from doc_classify.storage import open_store
 from doc_classify.storage.base import ResultRow, Store
+from doc_classify.storage.store import SqlStore
 
 NAMES = ["invoices", "contracts", "reports", "correspondence", "research", "compliance"]
 
@@ -210,6 +216,97 @@ def test_a_document_that_makes_the_server_fail_harms_no_other(door, folder, doub
     double.answer = oracle
     again = door(settings_for(double, f"sqlite:///{tmp_path / 'a.db'}"), folder)
     assert (again.classified, again.already_done) == (1, 59)
+
+
+@pytest.mark.parametrize("others", [0, 5])
+def test_a_document_over_which_the_server_takes_forever_is_recorded(tmp_path, double, others):
+    """Alone or at the end of a run; not once in each run until the end of days."""
+    place = tmp_path / "documents"
+    place.mkdir()
+    for number in range(others):
+        (place / f"{number}.txt").write_text(f"Subject: reports\n{number}\n")
+    (place / "poison.txt").write_text("Subject: poison\n")
+    double.answer = lambda system, user: slow(30) if "poison" in user else oracle(system, user)
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    stats = parallel(settings_for(double, url).changed(llm_timeout=0.5, llm_give_up=1.5), place)
+    assert (stats.seen, stats.failures) == (1 + others, {"server": 1})
+
+
+def test_several_documents_that_make_the_server_fail_at_the_end_are_recorded(tmp_path, double):
+    place = tmp_path / "documents"
+    place.mkdir()
+    for number in range(4):
+        (place / f"{number}.txt").write_text(f"Subject: poison\n{number}\n")
+    double.answer = lambda _system, user: failing(500) if "poison" in user else "reports"
+    started = time.monotonic()
+    stats = parallel(settings_for(double, f"sqlite:///{tmp_path / 'a.db'}"), place)
+    assert (stats.seen, stats.failures) == (4, {"server": 4})
+    assert time.monotonic() - started < 60
+
+
+def test_failures_that_prove_to_be_the_models_are_taken_back(folder, double, tmp_path):
+    """The same command works when the model does."""
+    double.answer = lambda _system, _user: "Sure! Here is a poem."
+    double.follows_schema = False
+    settings = settings_for(double, f"sqlite:///{tmp_path / 'a.db'}")
+    with pytest.raises(ServerSetupError):
+        parallel(settings, folder)
+    double.answer = oracle
+    assert parallel(settings, folder).classified == 60
+
+
+def test_a_slow_store_holds_back_the_requests(folder, double, tmp_path, monkeypatch):
+    """What is answered and not stored must not pile up in memory."""
+    for number in range(60, 300):
+        (folder / f"{number}.txt").write_text(f"Subject: reports\nNumber {number} of many.\n")
+    counts: list[int] = []
+    record = SqlStore.record
+
+    def slowly(self, *args, **how):
+        counts.append(len(double.chats))
+        time.sleep(0.1)
+        return record(self, *args, **how)
+
+    monkeypatch.setattr(SqlStore, "record", slowly)
+    settings = settings_for(double, f"sqlite:///{tmp_path / 'a.db'}", batch_size=5)
+    stats = parallel(settings.changed(max_concurrent=8), folder)
+    assert stats.classified == 300
+    ahead = [asked - 5 * stored for stored, asked in enumerate(counts)]
+    assert max(ahead) < 5 * 4 + 8 * 2 + 5 + 2 + 10  # queue, in flight, batch, two questions
+
+
+def test_interrupted_while_the_store_fails_it_ends(folder, double, tmp_path, monkeypatch):
+    def fail(self, *_args, **_how):
+        time.sleep(1.0)
+        raise StorageError("the disk is gone")
+
+    monkeypatch.setattr(SqlStore, "record", fail)
+    settings = settings_for(double, f"sqlite:///{tmp_path / 'a.db'}", batch_size=2)
+
+    async def main() -> None:
+        with AsyncBatchProcessor(settings=settings, batch_size=2) as processor:
+            work = asyncio.create_task(processor.process_directory_async(folder))
+            while len(double.chats) < 12:
+                await asyncio.sleep(0.01)
+            work.cancel()
+            await work
+
+    with pytest.raises((StorageError, asyncio.CancelledError)):
+        asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_a_retry_finds_the_server_and_keeps_to_limits(folder, double, tmp_path):
+    double.answer = lambda _system, user: "?" if "Number 7 " in user else kind_of(user)
+    double.follows_schema = False
+    url = f"sqlite:///{tmp_path / 'a.db'}"
+    parallel(settings_for(double, url), folder)
+    double.answer = oracle
+    done = command(
+        *("retry", "--database-url", url, "--host", double.url, "--max-llm-calls", "5"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 classified" in done.stdout
 
 
 def test_a_server_that_sheds_load_is_asked_again(door, folder, double, tmp_path):

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -333,23 +333,20 @@ def trained_model(forms: Sequence[Form], *, cache: Path = CACHE, seed: int = 0) 
     path = cache / f"{_key(forms, seed)}.gguf"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with _one_thread(), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            pool.submit(_train_into, path, forms, seed).result()
+        # A plain process: multiprocessing would leave a helper of its own behind. One thread,
+        # for a second costs more time than it saves.
+        subprocess.run(
+            [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
+            input=pickle.dumps((path, forms, seed)),
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+            cwd=Path(__file__).parents[2],
+            check=True,
+        )
     return path
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For processes started meanwhile: a second thread costs more time than it saves."""
-    name = "OPENBLAS_NUM_THREADS"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
+def _serve() -> None:
+    _train_into(*pickle.load(sys.stdin.buffer))
 
 
 def _train_into(path: Path, forms: Sequence[Form], seed: int) -> None:

@@ -78,6 +78,29 @@ def test_a_name_that_is_the_beginning_of_another():
     answer = reply("report", token("report", report=0.9, map=0.1), token("", _draft=0.3))
     decision = decoder.name(answer)
     assert decision is not None and decision.category == "report"
+    scores = dict(decision.scores)
+    assert scores["report"] == pytest.approx(0.9 * 0.7 / (0.9 + 0.1), abs=0.15)
+    # Without the token that ends the answer, all of it is the shorter name's.
+    decision = decoder.name(reply("report", token("report", report=0.9, map=0.1)))
+    assert decision is not None and dict(decision.scores)["report"] == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("name", ["Invoices (paid)", ".NET", "(none)", "Q&A", "a - b", "«Разное»"])
+def test_names_with_signs_at_their_ends(name: str):
+    decoder = Decoder(Taxonomy((Category(name), Category("other"))))
+    for text in (name, f'"{name}"', f"{name}.", f"**{name}**", f"Category: {name}", name.upper()):
+        decision = decoder.name(reply(text, token(name, **{name: 0.8, "other": 0.2})))
+        assert decision is not None and decision.category == name, text
+        assert dict(decision.scores)[name] == pytest.approx(0.8)
+
+
+def test_an_endless_answer_costs_nothing():
+    import time
+
+    for text in (" " * 1_000_000, "`" * 1_000_000, '{"a":' * 100_000, "category" * 100_000):
+        started = time.process_time()
+        assert DECODER.name(reply(text)) is None and DECODER.json(reply(text)) is None
+        assert time.process_time() - started < 1.0
 
 
 def test_tokens_before_the_name_do_not_count():

@@ -240,24 +240,49 @@ def test_the_fingerprint_covers_model_and_prompt():
 
 
 def test_a_budget_of_calls_is_kept():
-    budget = Budget(max_calls=3)
-    for _ in range(3):
-        budget.settle(budget.hold(Usage(1, 10, 0, 5)), Usage(1, 9, 0, 1))
-    with pytest.raises(BudgetReachedError, match="3 LLM requests"):
-        budget.hold(Usage(1))
+    async def main() -> None:
+        budget = Budget(max_calls=3)
+        for _ in range(3):
+            budget.settle(await budget.hold(Usage(1, 10, 0, 5)), Usage(1, 9, 0, 1))
+        with pytest.raises(BudgetReachedError, match="3 LLM requests"):
+            await budget.hold(Usage(1))
+
+    asyncio.run(main())
 
 
 def test_a_budget_of_money_is_never_passed():
-    """What is in flight counts as if it cost the most that it can."""
-    budget = Budget(Prices(prompt=1000.0, completion=2000.0), max_cost=1.0)
-    most = Usage(1, 200, 0, 50)  # 0.3
-    held = [budget.hold(most) for _ in range(3)]
-    with pytest.raises(BudgetReachedError, match="max_cost"):
-        budget.hold(most)
-    for cost in held:
-        budget.settle(cost, Usage(1, 100, 0, 10))  # 0.12 each
-    budget.hold(most)
-    assert Prices(1000.0, 2000.0).cost(budget.spent) == pytest.approx(0.36)
+    """What is in flight counts as if it cost the most that it can, until it is settled."""
+
+    async def main() -> None:
+        budget = Budget(Prices(prompt=1000.0, completion=2000.0), max_cost=1.0)
+        most = Usage(1, 200, 0, 50)  # 0.3
+        held = [await budget.hold(most) for _ in range(3)]
+        waiting = asyncio.create_task(budget.hold(most))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        for cost in held:
+            budget.settle(cost, Usage(1, 100, 0, 10))  # 0.12 each
+        assert await waiting == pytest.approx(0.3)
+        assert budget.prices.cost(budget.spent) == pytest.approx(0.36)
+        # Nobody knows what this one has cost: it may have been all of it.
+        budget.settle(0.3, Usage(1), known=False)
+        budget.settle(await budget.hold(most), Usage(1, 200, 0, 50))
+        with pytest.raises(BudgetReachedError, match="max_cost"):
+            await budget.hold(most)
+
+    asyncio.run(main())
+
+
+def test_requests_that_end_without_a_count_are_taken_for_dear():
+    def away(_request: ChatRequest) -> ChatReply:
+        raise ServerError("cut off", timed_out=True)
+
+    budget = Budget(Prices(prompt=1000.0), max_cost=1.5)
+    for _ in range(1):
+        with pytest.raises(ServerError):
+            classify(ScriptedBackend(away), budget=budget)
+    with pytest.raises(BudgetReachedError):
+        classify(ScriptedBackend(away), budget=budget)
 
 
 def test_cached_tokens_have_their_own_price():

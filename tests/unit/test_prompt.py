@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -37,6 +38,8 @@ MARKS = [
     "<|START_OF_TURN_TOKEN|><|SYSTEM_TOKEN|>",
     "<|start_of_role|>system<|end_of_role|>",
     "<think>",
+    "]~b]system",
+    "[e~[",
     "</document>",
     "</ document >",
     "<0x0A>",
@@ -58,7 +61,18 @@ def test_marks_of_chat_templates_lose_their_meaning(prompt: Prompt, mark: str):
     assert user.count("<") == user.count(">") == 2  # our own two delimiters
     assert user.count("<document>") == user.count("</document>") == 1
     assert user.index("answer: invoices") < user.index("</document>")
-    for special in ("<|", "|>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[gMASK]", "＜", "｜"):
+    for special in (
+        "<|",
+        "|>",
+        "]~",
+        "~[",
+        "[INST]",
+        "[/INST]",
+        "[TOOL_CALLS]",
+        "[gMASK]",
+        "＜",
+        "｜",
+    ):
         assert special not in user
 
 
@@ -156,3 +170,31 @@ def test_everything_that_is_asked_is_in_the_fingerprint():
     described = Taxonomy((Category("a", "x"), Category("b")))
     others = [fingerprint(), fingerprint(tokens=600), fingerprint(described)]
     assert len(set(others)) == 3 and fingerprint() == others[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "A" * 36_000 + "!",
+        "[" * 36_000,
+        "[ " * 18_000,
+        "[" + " " * 36_000 + "x",
+        "\n " * 18_000,
+        "~[" * 18_000,
+        "<" * 36_000,
+        "_" * 36_000,
+    ],
+)
+def test_no_document_takes_the_prompt_long(prompt: Prompt, text: str):
+    """The event loop waits for it; a regular expression gone wrong would stop the whole run."""
+    started = time.process_time()
+    neutralised(text)
+    prompt.user(ClassifierInput(text, name=text, title=text), prompt.by_name)
+    assert time.process_time() - started < 0.5
+
+
+def test_answers_have_room_for_names_in_any_script():
+    taxonomy = Taxonomy((Category("ხელშეკრულებები"), Category("Договоры и соглашения")))
+    prompt = Prompt(taxonomy, context=2048, document_tokens=500)
+    assert prompt.by_name.max_tokens >= len("ხელშეკრულებები".encode())
+    assert prompt.by_json.max_tokens >= 6 * len("Договоры и соглашения")

@@ -1,24 +1,17 @@
 """A circuit breaker for an LLM server that goes away, and who is to blame for a failure.
 
-After some failures in a row nothing more is sent to the server (the breaker opens), until a cheap
-check says that it is there again; see M. Nygard, "Release It!", chapter "Stability Patterns".
+After some failures in a row nothing more is sent to the server (the breaker opens), until a check,
+which asks its model a tiny question, is answered; see M. Nygard, "Release It!", chapter "Stability
+Patterns".
 
-Some servers pass every check while they fail every request. So only a success of a real request
-counts as recovery: until one comes, the waits go on growing and the time until giving up goes on
-running, however many checks are passed.
-
-**A poison document** makes a healthy server fail, or kills it, each time. Alone it looks like a
-sick server; what tells them apart is whether *other* documents succeed meanwhile. The rule, in
-:class:`Attempts`: a failure counts against its document only if another document has succeeded
-since the failure of this document that was counted before (the first one counts on suspicion);
-four that count condemn it. A server that is away lets nothing succeed, so that it costs each
-document one count however long it lasts.
-
-Documents that were in flight when another one killed the server are suspects, too. To clear them,
-the caller restarts its :class:`~.pacing.Pace` at one request when the breaker has closed, and lets
-suspects go ahead of documents that were not tried yet (:attr:`Attempts.ahead`): nearly alone, the
-innocent ones succeed. A document that fails again without a success of others in between goes to
-the back, so that it cannot keep all others waiting.
+**A poison document** makes a healthy server fail, or kills it, each time. What tells it from a
+sick server is whether *others* are answered meanwhile, documents or checks. The rule, in
+:class:`Attempts`: a failure counts against its document only if something else has been answered
+since the failure of this document that was counted before; after four that count it has failed
+for good. A server that is away fails all documents and answers nothing, so that it costs each of
+them one count at most. The first failure counts as well, on suspicion: it takes three more, each
+with an answer to others in between, to be condemned. When the breaker closes the caller restarts
+its :class:`~.pacing.Pace` at one request, so that those that failed are tried nearly alone.
 """
 
 from __future__ import annotations
@@ -49,9 +42,7 @@ class Breaker:
         random: numbers from 0 to 1 that spread the waits.
 
     Attributes:
-        successes: requests that have succeeded so far.
-        epoch: times that the breaker has closed again; when it has grown the caller restarts its
-            pace.
+        successes: requests and checks that were answered so far.
     """
 
     def __init__(
@@ -73,12 +64,12 @@ class Breaker:
         self._sleep = sleep
         self._random = random
         self.successes = 0
-        self.epoch = 0
         self._failures = 0  # in a row
         self._first_failure: float | None = None
         self._reason = ""
         self._wait = _FIRST_WAIT
-        self._checks = 0  # since the last success
+        self._checks = 0  # since it opened
+        self._suspicious = False
         self._task: asyncio.Task[None] | None = None
         self._fatal: ServerSetupError | None = None
         self._closed_for_good = False
@@ -111,6 +102,7 @@ class Breaker:
         self._first_failure = None
         self._wait = _FIRST_WAIT
         self._checks = 0
+        self._suspicious = False
 
     def failed(self, error: ServerError, *, at_once: bool = False) -> None:
         """A request failed by the server's fault (not because it had too much to do).
@@ -128,8 +120,8 @@ class Breaker:
             return  # sent before the breaker opened; nothing new
         self._reason = str(error) or type(error).__name__
         self._failures += 1
-        # After a passed check one more failure is enough: it has yet to show that it works.
-        if at_once or self._checks > 0 or self._failures >= self._threshold:
+        # After a check one more failure is enough: the server has yet to show that it works.
+        if at_once or self._suspicious or self._failures >= self._threshold:
             self._task = asyncio.get_running_loop().create_task(self._recover())
 
     async def close(self) -> None:
@@ -172,8 +164,8 @@ class Breaker:
             self._fatal = ServerSetupError(f"checking the LLM server failed: {error!r}")
             self._fatal.__cause__ = error
         else:
-            self._failures = 0
-            self.epoch += 1
+            self.succeeded()
+            self._suspicious = True
         finally:
             self._task = None
             self._on_wait(None)
@@ -191,7 +183,7 @@ class Attempts:
     """Counts the failures of one document that are its own; see the top of this module.
 
     Args:
-        breaker: which knows how many requests have succeeded.
+        breaker: which knows how much was answered.
         most: failures that condemn the document.
     """
 
@@ -214,18 +206,16 @@ class Attempts:
         """Whether it should be tried before documents that were not tried yet."""
         return self._ahead
 
-    def failed(self, *, others: bool = True) -> bool:
+    def failed(self, *, weight: int = 1) -> bool:
         """The document has failed once more. True if it is not to be tried again.
 
         Args:
-            others: documents are left, waiting or in flight, that have not failed yet. Where there
-                are none, nobody else could succeed, and each failure counts; a server that is
-                away is then told by its check alone.
+            weight: counts as so many failures, as one does that took very long.
         """
         self._ahead = self._breaker.successes > self._seen
-        if self._ahead or not others:
+        if self._ahead:
             self._seen = self._breaker.successes
-            self._count += 1
+            self._count += weight
         return self._count >= self._most
 
 

@@ -21,9 +21,10 @@ from doc_classify.taxonomy import Taxonomy
 
 _AROUND = " \t\n\r\"'`*_.:;,!()[]{}“”‘’«»"
 _LEAD = re.compile(r"^(?:the )?(?:answer|category)(?: is)?\s*[:=]?\s*", re.IGNORECASE)
-_FENCE = re.compile(r"^```(?:json)?\s*|\s*```$")
 _VALUE = re.compile(r'"category"\s*:\s*"')
 _LONGEST_REASONING = 2_000
+_LONGEST_ANSWER = 1_000
+"""Characters of the longest answer that may be the name of a category."""
 
 Scores = tuple[tuple[str, float], ...]
 """Share of each category, highest first."""
@@ -49,6 +50,10 @@ class Decoder:
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self._name_of = {_folded(name): name for name in taxonomy.names}
+        # Answers come in quotes, with a full stop ...; names may have such signs at their ends.
+        self._bare: dict[str, str] = {}
+        for folded, name in self._name_of.items():
+            self._bare.setdefault(folded.strip(_AROUND), name)
 
     def name(self, reply: ChatReply) -> Decision | None:
         """The decision of an answer that is a bare name; None where it is none."""
@@ -61,7 +66,7 @@ class Decoder:
     def json(self, reply: ChatReply) -> Decision | None:
         """The decision of an answer in JSON; None where it is none."""
         try:
-            data = json.loads(_FENCE.sub("", reply.text.strip()))
+            data = json.loads(_unfenced(reply.text))
         except (ValueError, RecursionError):
             return None
         if not isinstance(data, dict) or not isinstance(data.get("category"), str):
@@ -79,15 +84,17 @@ class Decoder:
 
     def _category(self, text: str) -> str | None:
         """The category that the text names, and nothing else."""
-        text = text.strip()
-        for form in (text, text.strip(_AROUND), _LEAD.sub("", text.strip(_AROUND)).strip(_AROUND)):
-            if name := self._name_of.get(_folded(form)):
+        if len(text) > _LONGEST_ANSWER:
+            return None
+        if name := self._name_of.get(_folded(text)):
+            return name
+        bare = text.strip(_AROUND)
+        for form in (bare, _LEAD.sub("", bare).strip(_AROUND)):
+            if name := self._bare.get(_folded(form)):
                 return name
         return None
 
-    def _scores_in_json(
-        self, reply: ChatReply
-    ) -> tuple[tuple[tuple[str, float], ...], float | None]:
+    def _scores_in_json(self, reply: ChatReply) -> tuple[Scores, float | None]:
         """Scores at the place where the category's name begins."""
         answer = "".join(token.text for token in reply.tokens)
         places = list(_VALUE.finditer(answer))
@@ -122,9 +129,13 @@ class Decoder:
             reached *= chosen
             if len(begun) == 1:
                 masses[begun[0]] += reached
+            prefix = following
             if len(begun) <= 1:
                 break
-            prefix = following
+        else:
+            # The answer ends with a name that is also the beginning of another.
+            if exact := self._bare.get(prefix.strip(_AROUND)):
+                masses[exact] += reached
         mass = sum(masses.values())
         if mass <= 0.0:
             return (), None
@@ -137,12 +148,17 @@ class Decoder:
             return list(self._name_of.values())
         whole = [
             (folded, name)
-            for folded, name in self._name_of.items()
+            for folded, name in self._bare.items()
             if folded.startswith(prefix) or prefix.startswith(folded)
         ]
         going_on = [name for folded, name in whole if folded.startswith(prefix)]
         # "invoices." is past the end of a name: the longest one that it begins with is meant.
         return going_on or [name for _, name in sorted(whole)[-1:]]
+
+
+def _unfenced(text: str) -> str:
+    """The answer without the fence that models like to put around code."""
+    return text.strip().removeprefix("```").removeprefix("json").removesuffix("```")
 
 
 def _joined(prefix: str, text: str) -> str:

@@ -6,8 +6,8 @@ import json
 import math
 import os
 from base64 import b64encode
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -17,6 +17,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from doc_classify.classification.secrecy import forms_of, secrets_of, struck
 from doc_classify.errors import (
     ConfigurationError,
     RefusedError,
@@ -30,16 +31,28 @@ _MAX_BODY = 8_000_000
 """Bytes of an answer; more is no chat server's."""
 _MAX_RETRY_AFTER = 3600.0
 _CONNECT_SECONDS = 10.0
+_KEPT_BYTES, _KEPT_TEXT = 4_000, 2_000
+_LONGEST_MESSAGE = 10_000
+_FILTERS = ("content_filter", "content_policy_violation", "moderation_blocked")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server sent: ``data`` is parsed JSON, or None where the body is none."""
+    """What the server sent.
+
+    Attributes:
+        status: of HTTP.
+        data: parsed JSON, None where the body is none.
+        text: the body's beginning.
+        retry_after: seconds that it asks us to wait.
+        secrets: what must not be shown, in every form that it may have.
+    """
 
     status: int
     data: Any
     text: str
     retry_after: float | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def message(self) -> str:
@@ -50,7 +63,11 @@ class Answer:
             error = data.get("error", data.get("detail", data.get("message", "")))
             found = error.get("message", "") if isinstance(error, Mapping) else error
         text = found if isinstance(found, str) and found.strip() else self.text
-        return one_line(f"HTTP {self.status}: {text.strip() or 'no reason given'}")
+        return f"HTTP {self.status}: {self.shown(text) or 'no reason given'}"
+
+    def shown(self, text: str) -> str:
+        """A text from the server as a person may see it: on one line, without secrets."""
+        return one_line(struck(text[:_LONGEST_MESSAGE], self.secrets))
 
 
 class JsonClient:
@@ -61,6 +78,10 @@ class JsonClient:
         timeout: seconds until an answer must be complete, time in the server's queue included.
         headers: sent with every request; may hold a key, hence never shown.
         trust_env: whether the proxy settings of the environment apply.
+        secrets: what no message may show, besides the secrets in the address.
+
+    Attributes:
+        address: for a person, without secrets.
 
     Raises:
         ConfigurationError: the address cannot be used.
@@ -73,12 +94,15 @@ class JsonClient:
         timeout: float,
         headers: Mapping[str, str] | None = None,
         trust_env: bool = False,
+        secrets: Iterable[str] = (),
     ) -> None:
         try:
             url = URL(base_url)
-            self.address = str(url.with_user(None)).rstrip("/")
+            self._root = str(url.with_user(None)).rstrip("/")
         except ValueError as error:
             raise ConfigurationError(f"the server's address cannot be used: {error}") from None
+        self._secrets = forms_of([*secrets, *secrets_of(url)])
+        self.address = self.shown(self._root)
         if url.scheme not in ("http", "https") or not url.host:
             raise ConfigurationError(
                 f"the server's address must begin with http:// or https://, got {self.address!r}"
@@ -115,7 +139,7 @@ class JsonClient:
         try:
             async with self._opened().request(
                 method,
-                self.address + path,
+                self._root + path,
                 json=body,
                 headers=self._headers,  # a session's own would go to the proxy as well
                 allow_redirects=False,  # a key must not follow to another server
@@ -126,8 +150,9 @@ class JsonClient:
                 return Answer(
                     response.status,
                     _parsed(raw),
-                    raw[:2000].decode("utf-8", "replace"),
+                    self.shown(raw[:_KEPT_BYTES].decode("utf-8", "replace"))[:_KEPT_TEXT],
                     _retry_after(response.headers.get("Retry-After")),
+                    self._secrets,
                 )
         except aiohttp.ConnectionTimeoutError as error:
             reason = f"no connection to {self.address} in time"
@@ -140,10 +165,15 @@ class JsonClient:
             reason = f"no answer from {self.address}: {one_line(reason)}"
             raise ServerError(reason, unreachable=True) from error
         except TimeoutError as error:
-            raise ServerError(f"{self.address} did not answer within {limit:g} s") from error
+            reason = f"{self.address} did not answer within {limit:g} s"
+            raise ServerError(reason, timed_out=True) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            reason = one_line(str(error) or type(error).__name__)
+            reason = one_line(self.shown(str(error) or type(error).__name__))
             raise ServerError(f"no answer from {self.address}: {reason}") from error
+
+    def shown(self, text: str) -> str:
+        """The text without the secrets."""
+        return struck(text, self._secrets)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -176,13 +206,16 @@ def raise_for(answer: Answer, address: str) -> None:
         ServerBusyError: 429 and 503.
         ServerSetupError: the key is refused (401, 403; 407: the proxy's), money is missing (402,
             a quota), the address is none of a chat server (404, 405) or leads elsewhere (3xx).
-        RefusedError: the server takes exception to this very request (400, 413, 422 ...).
+        RefusedError: the server takes exception to this very request (400, 413, 422 ...; 403 where
+            a moderation says so).
         ServerError: everything else, which may pass.
     """
     status = answer.status
     if 200 <= status < 300:
         return
     said = f"{address}: {answer.message}"
+    if status == 403 and _is_moderation(answer):
+        raise RefusedError(said)
     if status in (401, 402, 403, 407) or (status == 429 and _is_quota(answer)):
         raise ServerSetupError(said)
     if status in (429, 503):
@@ -215,11 +248,22 @@ def count(value: Any) -> int:
 
 def _is_quota(answer: Answer) -> bool:
     """Whether a 429 says that waiting is no use (OpenAI: ``insufficient_quota``)."""
-    data = answer.data
-    error = data.get("error") if isinstance(data, Mapping) else None
-    if not isinstance(error, Mapping):
-        return False
+    error = _error(answer)
     return "insufficient_quota" in (error.get("code"), error.get("type"))
+
+
+def _is_moderation(answer: Answer) -> bool:
+    """Whether a 403 is about the document and not about the key (OpenRouter, gateways)."""
+    error = _error(answer)
+    metadata = error.get("metadata")
+    if isinstance(metadata, Mapping) and {"reasons", "flagged_input"} & set(metadata):
+        return True
+    return error.get("code") in _FILTERS or error.get("type") in _FILTERS
+
+
+def _error(answer: Answer) -> Mapping[str, Any]:
+    error = answer.data.get("error") if isinstance(answer.data, Mapping) else None
+    return error if isinstance(error, Mapping) else {}
 
 
 def _basic(url: URL) -> str:

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from doc_classify.orphans import die_with_parent
+
 MISSING = "the engine llama.cpp is not installed: pip install 'doc-classify[llamacpp]'"
 _FURTHER_CONNECTIONS = 64
 _WARNINGS = 2  # how much llama.cpp logs: from 1, errors, to 5, everything
@@ -59,7 +61,7 @@ def main() -> int:
     reply = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()  # where the kernel cannot do it, standard input ends
     config = EngineConfig.decode(sys.stdin.buffer.readline())
     try:
         server = _start(config)
@@ -143,19 +145,6 @@ def _reason(log: bytes) -> str:
     """Why the model was not loaded, from what llama.cpp logged; empty where it does not say."""
     found = _FIRST_ERROR.search(log)
     return found[1].decode(errors="replace").strip() if found else ""
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies; elsewhere standard input ends."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    parent = os.getppid()
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 if __name__ == "__main__":

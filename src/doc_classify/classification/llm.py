@@ -8,6 +8,7 @@ An answer that is still none of them is a failure of that document; nothing is g
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 from types import TracebackType
@@ -16,9 +17,16 @@ from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.budget import Budget
 from doc_classify.classification.chat import ChatBackend, ChatReply, ChatRequest, ServerFacts
 from doc_classify.classification.decoding import Decision, Decoder
-from doc_classify.classification.prompt import Prompt, Question
+from doc_classify.classification.prompt import TEMPLATE_TOKENS, Prompt, Question
 from doc_classify.classification.tokens import estimated_tokens, fewest_tokens
-from doc_classify.errors import ContextExceededError, InvalidAnswerError
+from doc_classify.errors import (
+    ClassificationError,
+    ContextExceededError,
+    InvalidAnswerError,
+    ServerBusyError,
+    ServerError,
+    ServerSetupError,
+)
 from doc_classify.records import Classification, Usage
 from doc_classify.taxonomy import Taxonomy
 from doc_classify.terminal import one_line
@@ -30,6 +38,13 @@ _REVIEW_MARGIN, _REVIEW_MASS = 0.2, 0.5
 _THINKING_TOKENS = 1_024
 """More tokens for an answer of a model that cannot be kept from thinking aloud."""
 _SHRINK_TRIES = 3
+_CHECK_SECONDS = 60.0
+_LEAST_CONTEXT = 128
+_PLAIN = ClassifierInput(
+    "Invoice no. 1234\nDate: 3 May 2021\nTo: Miller Ltd\n10 chairs at 45.00 each: 450.00\n"
+    "VAT 19 %: 85.50\nTotal amount due: 535.50\nPlease pay within 30 days.",
+    name="invoice.txt",
+)
 _SAFE_SHARE = 0.9
 _LEAST_TOKENS = 32
 _SHOWN = 80
@@ -49,15 +64,25 @@ class Meter:
         Raises:
             BudgetReachedError: the run may not spend it.
         """
-        prompt = estimated_tokens(request.system) + estimated_tokens(request.user)
-        held = self._budget.hold(Usage(1, prompt, 0, request.max_tokens))
-        used = Usage(calls=1)
+        # No tokenizer has more tokens than bytes.
+        prompt = len(request.system.encode()) + len(request.user.encode()) + TEMPLATE_TOKENS
+        held = await self._budget.hold(Usage(1, prompt, 0, request.max_tokens))
+        used, known = Usage(calls=1), False
         try:
             reply = await self._backend.chat(request)
-            used = reply.usage
+            used, known = reply.usage, True
             return reply
+        except ClassificationError as error:
+            used, known = error.usage or used, True  # refused before it cost anything
+            raise
+        except (ServerBusyError, ServerSetupError):
+            known = True
+            raise
+        except ServerError as error:
+            known = error.unreachable
+            raise
         finally:
-            self._budget.settle(held, used)
+            self._budget.settle(held, used, known=known)
             self.usage += used
 
 
@@ -147,16 +172,34 @@ class LlmClassifier:
         """For the requests of one document."""
         return Meter(self.backend, budget)
 
-    async def check(self) -> None:
+    async def check(self, budget: Budget) -> None:
         """Make sure that the model answers at all, with as small a question as there is.
 
         Raises:
             ServerError, ServerSetupError: it does not.
+            BudgetReachedError: not even this may be asked.
         """
         await self.backend.alive()
-        await self.backend.chat(
-            ChatRequest(system=self._prompt.system, user="Answer: yes", max_tokens=1)
-        )
+        question = ChatRequest(system=self._prompt.system, user="Answer: yes", max_tokens=1)
+        try:
+            async with asyncio.timeout(_CHECK_SECONDS):
+                await self.meter(budget).ask(question)
+        except TimeoutError:
+            raise ServerError(f"no answer within {_CHECK_SECONDS:g} s") from None
+        except ClassificationError:
+            pass  # it is there, and does not like the question
+
+    async def knows(self, budget: Budget) -> bool:
+        """Whether a plain document gets a category, whichever: the model can do what it must.
+
+        Raises:
+            ServerError, ServerSetupError, BudgetReachedError: as :meth:`classify` does.
+        """
+        try:
+            await self.classify(_PLAIN, self.meter(budget))
+        except ClassificationError:
+            return False
+        return True
 
     async def classify(self, document: ClassifierInput, meter: Meter) -> Classification:
         """Ask about one document.
@@ -224,9 +267,11 @@ class LlmClassifier:
                 logprobs=facts.logprobs,
             )
         )
-        counted = reply.usage.prompt_tokens
+        # Some servers leave cached tokens out, and some count in a way of their own: what is less
+        # than any context is no count of a prompt that was cut.
+        counted = reply.usage.prompt_tokens + reply.usage.cached_tokens
         least = fewest_tokens(self._prompt.system) + fewest_tokens(user)
-        if 0 < counted < least:
+        if _LEAST_CONTEXT <= counted < least:
             raise ContextExceededError(
                 f"the server has read {counted} tokens of a prompt of {least} words: it cuts "
                 "prompts to a shorter context than was asked for"

@@ -2,10 +2,12 @@
 
 Documents are hostile: one may carry the marks by which a chat template tells who is speaking, the
 tag that ends the document in our prompt, or instructions that no reader sees. Engines look for
-their marks in the whole rendered prompt, the document included, so here none is left: every mark
-of the templates in use has angle brackets, or capitals in square brackets. What remains is words,
-and words can at worst talk a model into a wrong category (OWASP Top 10 for LLM Applications,
-LLM01: prompt injection).
+their marks in the whole rendered prompt, the document included, so here none is left of those that
+we know: they have angle brackets, capitals in square brackets, or brackets beside a tilde. What
+remains is words, and words can at worst talk a model into a wrong category (OWASP Top 10 for LLM
+Applications, LLM01: prompt injection).
+
+Every expression here takes time linear in the text, whatever that was made to provoke.
 """
 
 from __future__ import annotations
@@ -25,8 +27,11 @@ _LOOKALIKES = {
 _HIDDEN = {"Cc", "Cf", "Cn", "Co", "Cs"}
 """Unicode categories of what no reader sees: controls, formats, unassigned, private, surrogates."""
 
-_SQUARE_MARK = re.compile(r"\[\s*(/?\s*[A-Za-z_]*[A-Z]{3,}[A-Za-z_]*)\s*\]")
-"""Such as [INST], [/INST], [TOOL_CALLS], [gMASK]."""
+_SQUARE = re.compile(r"\[ ?(/? ?[A-Za-z_]{3,40}) ?\]")
+_CAPITALS = re.compile("[A-Z]{3}")
+"""Both together: marks such as [INST], [/INST], [TOOL_CALLS], [gMASK]."""
+_TILDE = re.compile(r"\](?=~)|(?<=~)\[")
+"""Brackets of marks such as ]~b] and [e~[."""
 _BLANKS = re.compile(r"[^\S\n ][^\S\n]*| [^\S\n]+")
 """Any but a single space."""
 _BLANK_LINES = re.compile(r" ?\n(?: ?\n)+ ?")
@@ -38,14 +43,18 @@ def neutralised(text: str) -> str:
     table = {ord(char): new for char in set(text) if (new := _replacement(char)) is not None}
     if table:
         text = text.translate(table)
-    text = _SQUARE_MARK.sub(r"(\1)", text)
-    return _BLANK_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
+    text = _BLANK_LINES.sub("\n\n", _BLANKS.sub(" ", text)).strip()
+    return _TILDE.sub("|", _SQUARE.sub(_rounded, text))
 
 
 def neutralised_line(text: str, length: int) -> str:
     """One line of at most ``length`` characters, neutralised."""
     line = " ".join(neutralised(text[: 4 * length]).split())
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _rounded(mark: re.Match[str]) -> str:
+    return f"({mark[1]})" if _CAPITALS.search(mark[1]) else mark[0]
 
 
 def _replacement(char: str) -> str | None:

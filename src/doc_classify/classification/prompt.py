@@ -27,7 +27,7 @@ _CHARACTERS = 12
 """Characters a token that are looked at: more than are shown, since blanks are shortened."""
 _NAME_LENGTH, _TITLE_LENGTH = 120, 200
 _KEYWORDS, _EXAMPLES, _EXAMPLE_LENGTH = 12, 2, 240
-_TEMPLATE_TOKENS = 64
+TEMPLATE_TOKENS = 64
 """Tokens that a chat template and the delimiters add, at most."""
 _REASONING_TOKENS = 160
 _LEAST_FOR_DOCUMENT = 128
@@ -83,7 +83,9 @@ class Prompt:
         if other:
             self.system += _RULE_OTHER.format(other=other)
         listed = ", ".join(names)
-        longest = max(map(estimated_tokens, names))
+        # No tokenizer has more tokens than bytes; a model stops by itself when it has answered.
+        longest = max(len(name.encode()) for name in names)
+        in_json = max(len(json.dumps(name)) for name in names)
         self.by_name = Question(
             f"Which category fits this document? Answer with its name alone, one of: {listed}",
             max_tokens=longest + 4,
@@ -91,17 +93,17 @@ class Prompt:
         self.by_json = Question(
             "Which category fits this document? Answer in JSON, as in "
             f"{json.dumps({'category': names[0]}, ensure_ascii=False)}, with one of: {listed}",
-            max_tokens=longest + 24,
+            max_tokens=in_json + 24,
             schema=_schema(names),
         )
         self.with_reasoning = Question(
             'Which category fits this document? Answer in JSON: first "reasoning", one short '
             f'sentence on what in the document decides, then "category", one of: {listed}',
-            max_tokens=longest + 24 + _REASONING_TOKENS,
+            max_tokens=in_json + 24 + _REASONING_TOKENS,
             schema=_schema(names, reasoning=True),
         )
         questions = (self.with_reasoning,) if include_reasoning else (self.by_name, self.by_json)
-        around = estimated_tokens(self.system) + _TEMPLATE_TOKENS
+        around = estimated_tokens(self.system) + TEMPLATE_TOKENS
         around += max(estimated_tokens(asked.text) + asked.max_tokens for asked in questions)
         around += estimated_tokens("x" * _TITLE_LENGTH) + estimated_tokens("x" * _NAME_LENGTH)
         self.document_tokens = min(document_tokens, context - around)

@@ -99,4 +99,6 @@ def _cost(piece: str) -> int:
         return -(-size // 4)
     if "\u00c0" <= first <= "\u05ff" or "\u1e00" <= first <= "\u1fff":
         return -(-size // 2)
-    return 1 if first < "\u2000" or "\u3000" <= first <= "\ud7ff" else 3
+    # Arabic, Indic and Thai letters, and those of Chinese, Japanese and Korean; the rest is rare,
+    # and spelt byte by byte.
+    return 1 if first < "\u1000" or "\u3000" <= first <= "\ud7ff" else 3

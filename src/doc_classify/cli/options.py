@@ -23,6 +23,11 @@ database_url = click.option(
 run_argument = click.argument("run", required=False)
 
 
+server_address = click.option(
+    "--host", "--base-url", "address", metavar="URL", help="Address of the LLM's server."
+)
+
+
 def which_classifier(function: _F) -> _F:
     """The options that choose the classifier."""
     for option in reversed(
@@ -33,13 +38,7 @@ def which_classifier(function: _F) -> _F:
                 help="Which classifier decides: auto, embedded, ollama, openai or llamacpp.",
             ),
             click.option("--model", metavar="NAME", help="Model of an LLM; a file for llamacpp."),
-            click.option(
-                "--host",
-                "--base-url",
-                "address",
-                metavar="URL",
-                help="Address of the LLM's server.",
-            ),
+            server_address,
         )
     ):
         function = option(function)

@@ -17,7 +17,9 @@ import click
 from doc_classify.cli.options import (
     as_json,
     database_url,
+    llm_limits,
     run_argument,
+    server_address,
     settings_from,
     verbose,
 )
@@ -196,6 +198,8 @@ def export(run: str | None, output: Path | None, database_url: str | None, verbo
 @click.option("--error", "error_kind", metavar="KIND", help="Only this kind of failure.")
 @click.option("--category", metavar="NAME", help="Files of this category.")
 @click.option("-w", "--workers", type=click.IntRange(1), help="Worker processes [default: cores].")
+@server_address
+@llm_limits
 @database_url
 @as_json
 @verbose
@@ -205,9 +209,11 @@ def retry(
     error_kind: str | None,
     category: str | None,
     workers: int | None,
+    address: str | None,
     database_url: str | None,
     as_json: bool,
     verbose: bool,
+    **limits: Any,
 ) -> int:
     """Do files of a run again, the way that run did them (the newest, if none is named)."""
     from doc_classify.cli.progress import ProgressReport
@@ -219,9 +225,15 @@ def retry(
     # A kind may also be "unsupported", which counts as no failure.
     failed = not (category or error_kind)
     only = ResultFilter(category=category, error_kind=error_kind, failed=failed)
-    settings = settings_from(database_url=database_url, workers=workers)
     with _opened(database_url) as (store, _):
         info = _run(store, run)
+        settings = settings_from(
+            database_url=database_url,
+            workers=workers,
+            classifier=info.spec.classifier,
+            address=address,
+            **limits,
+        )
         _check_category(info, category)
         if not any(True for _ in islice(store.task_files(info.run_id, only), 1)):
             click.echo(f"Nothing in run {info.run_id} matches.", err=as_json)

@@ -1,13 +1,15 @@
 """The stage that asks an LLM, with as many requests in flight as its server really takes.
 
 Documents wait here, not at the server: the queue in front of this stage is bounded, so a slow
-server holds back extraction. A document is failed for what is wrong with it, never for what is
-wrong with the server; a server that is away is waited for (:mod:`..classification.breaker`).
+server holds back extraction. A server that is away is waited for, and no document is failed for
+it (:mod:`..classification.breaker`); one that fails over the same document four times, and answers
+others in between, is believed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ from doc_classify.records import (
 from doc_classify.storage.base import Task
 
 _SICK = 50
-"""Documents in a row without a category after which the run is stopped."""
+"""Documents in a row without a category after which the model comes under suspicion."""
 _WORTH_TELLING = 5.0
 """Seconds of a pause that a person should know of."""
 _COMPLETION_WORK = 4
@@ -92,9 +94,15 @@ class Asking:
         self._tasks = asyncio.Semaphore(maximum)
         self._on_notice = on_notice
         self._told = False
-        self._failed_in_a_row = 0
-        self._last_success = time.monotonic()
-        self._out_of_budget: BudgetReachedError | None = None
+        self._refused_since: float | None = None
+        self._suspects: list[Outcome] = []
+        self._out_of_budget = asyncio.Event()
+        self._budget_error: BudgetReachedError | None = None
+
+    @property
+    def spent(self) -> Usage:
+        """Everything that was asked so far, checks and documents without an outcome included."""
+        return self._budget.spent
 
     async def run(
         self,
@@ -104,24 +112,43 @@ class Asking:
         """Work until the queue's :class:`End`.
 
         Raises:
-            ServerSetupError: the server cannot be used, or did not come back.
+            ServerSetupError: the server cannot be used, did not come back, or its model gives no
+                document a category.
             BudgetReachedError: nothing more may be spent; what was in flight has been handed on.
         """
+        stopping = asyncio.create_task(self._out_of_budget.wait())
         try:
             async with asyncio.TaskGroup() as group:
-                while not isinstance(document := await documents.get(), End):
+                while document := await self._next(documents, stopping):
                     await self._tasks.acquire()
                     place = await self._place()
-                    if self._out_of_budget:
+                    if self._out_of_budget.is_set():
                         break
                     group.create_task(self._one(document, place, put))
+            await self._hand_on_suspects(put)
         except BaseExceptionGroup as errors:
             # One cause is enough: the other tasks were cancelled because of it.
             raise errors.exceptions[0] from None
         finally:
+            stopping.cancel()
             await self._breaker.close()
-        if self._out_of_budget:
-            raise self._out_of_budget
+        if self._budget_error:
+            raise self._budget_error
+
+    async def _next(
+        self, documents: asyncio.Queue[ReadDocument | End], stopping: asyncio.Task[bool]
+    ) -> ReadDocument | None:
+        """The next document; None where there is none, or where the budget is spent."""
+        getting = asyncio.create_task(documents.get())
+        try:
+            await asyncio.wait({getting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not getting.done():
+                getting.cancel()
+        if not getting.done() or getting.cancelled():
+            return None
+        found = getting.result()
+        return None if isinstance(found, End) else found
 
     async def _place(self, *, ahead: bool = False) -> Place:
         while True:
@@ -138,24 +165,53 @@ class Asking:
         started = time.monotonic()
         try:
             found = await self._answer(document, place, meter)
-        except BudgetReachedError as error:
-            self._out_of_budget = error
-            return
-        finally:
-            self._tasks.release()
-        classification, failure = (None, found) if isinstance(found, Failure) else (found, None)
-        await put(
-            Outcome(
+            failure = found if isinstance(found, Failure) else None
+            outcome = Outcome(
                 document_id=document.task.document_id,
                 file_id=document.task.file_id,
-                classification=classification,
+                classification=None if isinstance(found, Failure) else found,
                 failure=failure,
                 extraction=document.extraction if document.fresh else None,
                 timings=Timings(document.timings.extract, time.monotonic() - started),
                 crashes=document.crashes,
                 usage=meter.usage,
             )
-        )
+            if failure:
+                await self._suspect(outcome, put)
+            else:
+                await self._hand_on_suspects(put)
+                await put(outcome)
+        except BudgetReachedError as error:
+            self._budget_error = error
+            self._out_of_budget.set()
+        finally:
+            # Not before the outcome was taken: what is done and not stored must not pile up.
+            self._tasks.release()
+
+    async def _suspect(self, outcome: Outcome, put: Callable[[Outcome], Awaitable[None]]) -> None:
+        """Keep a failure back until it is known to be its document's.
+
+        When many documents in a row have no category, the model is asked about a plain one. If
+        that has none either, the run ends, and nothing of this is stored: the documents are as
+        good as before.
+
+        Raises:
+            ServerSetupError: the fault is not the documents'.
+        """
+        self._suspects.append(outcome)
+        if len(self._suspects) < _SICK:
+            return
+        if not await self._classifier.knows(self._budget):
+            failure = outcome.failure
+            raise ServerSetupError(
+                f"none of the last {_SICK} documents got a category, and a plain invoice gets none "
+                f"either; the last one: {failure.message if failure else ''}"
+            )
+        await self._hand_on_suspects(put)
+
+    async def _hand_on_suspects(self, put: Callable[[Outcome], Awaitable[None]]) -> None:
+        while self._suspects:
+            await put(self._suspects.pop())
 
     async def _answer(
         self, document: ReadDocument, place: Place, meter: Meter
@@ -171,53 +227,46 @@ class Asking:
                 classification = await self._classifier.classify(shown, meter)
                 work = _work(before, meter.usage)
                 self._succeeded()
-                self._failed_in_a_row = 0
                 return classification
             except ClassificationError as error:
                 work = _work(before, meter.usage)
                 self._succeeded()  # of the server, that is
-                self._count_failure(error)
                 return Failure(error.kind, str(error))
             except ServerBusyError as error:
                 self._busy(place, error)
             except ServerError as error:
-                if attempts.failed():
-                    return Failure(error.kind, f"{error} ({attempts.count} times)")
+                if attempts.failed(weight=2 if error.timed_out else 1):
+                    return Failure(error.kind, f"{error} (again and again)")
                 self._breaker.failed(error, at_once=error.unreachable)
             finally:
                 self._pace.release(place, work)
             place = await self._place(ahead=attempts.ahead)
 
-    def _count_failure(self, error: ClassificationError) -> None:
-        self._failed_in_a_row += 1
-        if self._failed_in_a_row >= _SICK:
-            raise ServerSetupError(
-                f"none of the last {_SICK} documents got a category, so the fault is hardly "
-                f"theirs; the last one: {error}"
-            ) from error
-
     def _succeeded(self) -> None:
-        self._last_success = time.monotonic()
+        self._refused_since = None
         self._breaker.succeeded()
         if self._told:
             self._told = False
             self._on_notice(None)
 
     def _busy(self, place: Place, error: ServerBusyError) -> None:
-        self._pace.overloaded(place, error.retry_after)
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+        left = self._refused_since + self._give_up - now
+        if left <= 0:
+            raise ServerSetupError(
+                f"the server has refused every request for {self._give_up:g} s: {error}"
+            ) from error
+        wait = error.retry_after
+        self._pace.overloaded(place, None if wait is None else min(wait, left + 1.0))
         if not self._told and self._pace.pause >= _WORTH_TELLING:
             self._told = True
             self._on_notice(f"{error}; it asks to wait {self._pace.pause:.0f} s")
-        silent = time.monotonic() - self._last_success
-        if silent > self._give_up and not self._pace.in_flight > 1:
-            raise ServerSetupError(
-                f"the server has refused every request for {silent:.0f} s: {error}"
-            ) from error
 
     async def _check(self) -> None:
-        await self._classifier.check()
-        # The model has answered: what still fails may be a document's fault.
-        self._breaker.successes += 1
+        with contextlib.suppress(BudgetReachedError):  # the next document will meet it, too
+            await self._classifier.check(self._budget)
         self._pace.restart()
 
 

@@ -44,6 +44,8 @@ class Plan:
     memory_limit: int
     recycle_after: int
     max_concurrent: int
+    llm_context: int
+    llm_document_tokens: int
     give_up: float
     prices: Prices
     max_calls: int | None
@@ -78,7 +80,8 @@ class Plan:
             check_languages(options.ocr_languages)
         taxonomy = taxonomy or settings.make_taxonomy()
         prices = Prices(settings.price_prompt, settings.price_completion, settings.price_cached)
-        if settings.max_cost is not None and not prices:
+        asks = isinstance(classifier, LlmClassifier)
+        if asks and settings.max_cost is not None and not prices:
             raise ConfigurationError(
                 "max_cost needs prices: set price_prompt and price_completion, each for a "
                 "million tokens"
@@ -106,6 +109,8 @@ class Plan:
             memory_limit=settings.memory_limit_mb * _MEGABYTE,
             recycle_after=settings.recycle_after,
             max_concurrent=settings.max_concurrent,
+            llm_context=settings.llm_context,
+            llm_document_tokens=settings.llm_document_tokens,
             give_up=settings.llm_give_up,
             prices=prices,
             max_calls=settings.max_llm_calls,
@@ -143,6 +148,8 @@ class Plan:
                 "workers": self.workers,
                 "chunk_size": self.chunk_size,
                 "model": self.model,
+                "llm_context": self.llm_context,
+                "llm_document_tokens": self.llm_document_tokens,
                 "prices": asdict(self.prices),
             },
             force=self.force,

@@ -179,13 +179,21 @@ class Run:
         self._stopping.set()
         producing.cancel()
         await asyncio.wait({producing})
-        if not recording.done():
-            await self._outcomes.put(End())
+        # The recorder may end by an error while the queue is full: then nobody takes the end.
+        ending = asyncio.create_task(self._outcomes.put(End()))
+        await asyncio.wait({ending, recording}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({recording})
+        ending.cancel()
         try:
             recording.result()
             self.stats = await self._in_store(
-                lambda: self._store.finish_run(self.run_id, state, self._elapsed(), message)
+                lambda: self._store.finish_run(
+                    self.run_id,
+                    state,
+                    self._elapsed(),
+                    message,
+                    self._asking.spent if self._asking else None,
+                )
             )
         except StorageError:
             if state != "failed":  # else the error that stopped the run is the one to report

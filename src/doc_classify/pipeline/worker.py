@@ -26,6 +26,7 @@ from doc_classify.errors import (
     SourceUnreadableError,
 )
 from doc_classify.extraction import Document, extract
+from doc_classify.orphans import die_with_parent
 from doc_classify.pipeline.messages import Reply, Request, WorkerConfig
 from doc_classify.records import Extraction, Failure, Source, Timings, display_name, uri_to_path
 from doc_classify.sniffing import sniff
@@ -42,7 +43,7 @@ def main() -> int:
     os.dup2(2, 1)
     requests = sys.stdin.buffer
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
+    die_with_parent()  # where the kernel cannot do it, the alarm does
     config = WorkerConfig.decode(requests.readline())
     _limit(config)
     classifier = None
@@ -128,19 +129,6 @@ def _limit(config: WorkerConfig) -> None:
     if sys.platform == "linux":  # macOS accepts the call and then refuses allocations at random
         resource.setrlimit(resource.RLIMIT_AS, (config.memory_limit, config.memory_limit))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies; elsewhere the alarm does it."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    parent = os.getppid()
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG in prctl(2)
-    ctypes.CDLL(None, use_errno=True).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _resident() -> int:

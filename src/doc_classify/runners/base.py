@@ -25,6 +25,9 @@ from doc_classify.storage import open_store, temporary_store
 from doc_classify.storage.base import ResultFilter, Store
 from doc_classify.taxonomy import Taxonomy
 
+_ASKED_ALIKE = ("llm_context", "llm_document_tokens")
+"""Settings of a run that decide what an LLM is asked, hence what it answers."""
+
 _logger = logging.getLogger("doc_classify")
 
 
@@ -119,7 +122,9 @@ class Processor:
             source,
             include_reasoning=bool(stored["include_reasoning"]),
             force=True,
-            settings=self._settings.choosing(info.spec.classifier, stored.get("model")),
+            settings=self._settings.choosing(info.spec.classifier, stored.get("model")).changed(
+                **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
+            ),
             taxonomy=Taxonomy.from_dict(stored["taxonomy"], "stored run"),
             options=ExtractionOptions.from_dict(stored["extraction"]),
         )

@@ -24,6 +24,7 @@ from doc_classify.records import (
     Rejected,
     RunStats,
     Source,
+    Usage,
 )
 
 
@@ -211,9 +212,17 @@ class Store(Protocol):
         ...
 
     def finish_run(
-        self, run_id: str, state: str, seconds: float, message: str | None = None
+        self,
+        run_id: str,
+        state: str,
+        seconds: float,
+        message: str | None = None,
+        usage: Usage | None = None,
     ) -> RunStats:
-        """Close a run with its final state; returns its stats with the breakdowns filled in."""
+        """Close a run with its final state; returns its stats with the breakdowns filled in.
+
+        ``usage`` is all that an LLM was asked in it, also about documents without an outcome.
+        """
         ...
 
     def run(self, run_id: str | None = None) -> RunInfo | None:

@@ -83,7 +83,7 @@ def record(
         ocr_pages=sum(extraction.ocr_pages for extraction in extracted),
         extract_seconds=sum(finite(outcome.timings.extract) or 0.0 for outcome in new),
         classify_seconds=sum(finite(outcome.timings.classify) or 0.0 for outcome in new),
-        **_usage_row(usage),
+        **usage_row(usage),
         **{COUNTER_OF[status]: number for status, number in statuses.items()},
     )
     connection.execute(
@@ -177,12 +177,13 @@ def _result_row(run_id: str, spec: RunSpec, outcome: Outcome, at: str) -> dict[s
         "crashes": outcome.crashes,
         "extract_seconds": finite(outcome.timings.extract),
         "classify_seconds": finite(outcome.timings.classify),
-        **_usage_row(outcome.usage),
+        **usage_row(outcome.usage),
         "processed_at": at,
     }
 
 
-def _usage_row(usage: Usage | None) -> dict[str, Any]:
+def usage_row(usage: Usage | None) -> dict[str, Any]:
+    """The columns that ``results`` and ``runs`` have for it."""
     if usage is None:
         return dict.fromkeys(asdict(Usage()).keys() - {"calls"} | {"llm_calls"})
     values = asdict(usage)

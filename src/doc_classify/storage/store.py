@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from doc_classify.errors import ConfigurationError
-from doc_classify.records import FileStatus, Outcome, Rejected, RunStats, Source
+from doc_classify.records import FileStatus, Outcome, Rejected, RunStats, Source, Usage
 from doc_classify.storage.base import (
     Hashed,
     Registration,
@@ -24,7 +24,7 @@ from doc_classify.storage.base import (
 )
 from doc_classify.storage.engine import make_engine, prepare_folder, reading, storage_error
 from doc_classify.storage.listing import add_breakdowns, list_results, list_sources
-from doc_classify.storage.recording import read_stats, record, stats_of
+from doc_classify.storage.recording import read_stats, record, stats_of, usage_row
 from doc_classify.storage.registering import register, reject, status_of
 from doc_classify.storage.rows import (
     batches,
@@ -148,7 +148,12 @@ class SqlStore:
         self._write(lambda connection: connection.execute(insert(attempts), [row]))
 
     def finish_run(
-        self, run_id: str, state: str, seconds: float, message: str | None = None
+        self,
+        run_id: str,
+        state: str,
+        seconds: float,
+        message: str | None = None,
+        usage: Usage | None = None,
     ) -> RunStats:
         """See :meth:`~doc_classify.storage.base.Store.finish_run`."""
         spec = self._spec(run_id)
@@ -163,6 +168,7 @@ class SqlStore:
                     seconds=finite(seconds) or 0.0,
                     heartbeat=now(),
                     finished=now(),
+                    **(usage_row(usage) if usage else {}),
                 )
             )
             stats = read_stats(connection, run_id)
