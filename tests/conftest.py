@@ -12,11 +12,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
+from doc_classify.discovery import objects
 from doc_classify.storage import open_store
 from doc_classify.storage.base import Store
+
+if TYPE_CHECKING:
+    from tests.doubles.object_store import ObjectStore
 
 # What a developer's machine has set must not decide what is tested. Child processes see it too.
 for _name in ("OLLAMA_HOST", "OLLAMA_MODEL", "OPENAI_BASE_URL", "OPENAI_API_KEY"):
@@ -74,6 +79,32 @@ def _server(binaries: Path, folder: Path) -> Iterator[str]:
     finally:
         # By the process id in its folder; "fast": not waiting for connections left open.
         run("pg_ctl", "stop", "-w", "-m", "fast")
+
+
+@pytest.fixture(scope="session")
+def _object_store() -> Iterator[ObjectStore]:
+    from tests.doubles.object_store import serve  # here, since it takes a second
+
+    with serve() as store:
+        yield store
+
+
+@pytest.fixture
+def s3(_object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """An S3 server that the environment points to."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _object_store.address)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not-to-be-seen")
+    monkeypatch.setattr(objects, "RETRIES", {"max_retries": 1})
+    clients = objects._store
+    clients.cache_clear()
+    yield _object_store
+    _object_store.reset()
+    clients.cache_clear()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -12,10 +12,11 @@ from pathlib import Path
 from doc_classify.blocking import run_blocking
 from doc_classify.classification.opening import open_classifier
 from doc_classify.discovery import Found, Skipped, hash_file, walk
+from doc_classify.discovery.objects import fetched
 from doc_classify.errors import TransientError
 from doc_classify.extraction import supported_media_types
 from doc_classify.pipeline.plan import Plan
-from doc_classify.records import Rejected, uri_to_path
+from doc_classify.records import Rejected, Source, document_name, is_object_uri, uri_to_path
 from doc_classify.settings import Settings
 from doc_classify.sniffing import describe, sniff
 from doc_classify.storage import open_existing
@@ -69,7 +70,7 @@ class Preview:
 
 
 def preview(
-    root: Path, settings: Settings, *, include_reasoning: bool = False, force: bool = False
+    root: Path | str, settings: Settings, *, include_reasoning: bool = False, force: bool = False
 ) -> Preview:
     """Look at everything under ``root`` as a run would.
 
@@ -90,11 +91,12 @@ def preview(
     with _existing_store(settings.database_url) as store:
         entries = walk(root, recursive=settings.recursive)
         while batch := list(islice(entries, _BATCH)):
-            hashes = _hashes(batch, store, found, rejected)
+            types_of: dict[Source, str] = {}
+            hashes = _hashes(batch, store, found, rejected, types_of)
             done: set[str] = set()
             if store and not force:
                 done = store.done_hashes(fingerprint, list(set(hashes.values())))
-            for uri, sha256 in hashes.items():
+            for source, sha256 in hashes.items():
                 if bytes.fromhex(sha256) in met:
                     found.duplicates += 1
                     continue
@@ -103,8 +105,8 @@ def preview(
                     found.already_done += 1
                     continue
                 try:
-                    media_type = sniff(uri_to_path(uri))
-                except OSError:
+                    media_type = types_of.get(source) or _type(source)
+                except (OSError, TransientError):
                     found.failed += 1
                     rejected["unreadable"] += 1
                     continue
@@ -141,9 +143,21 @@ def _rate(store: Store) -> float | None:
     return next((stats.documents_per_second for stats in enough or finished), None)
 
 
+def _type(source: Source) -> str:
+    if not is_object_uri(source.uri):
+        return sniff(uri_to_path(source.uri))
+    with fetched(source) as copy:
+        return sniff(copy.path, document_name(source.uri))
+
+
 def _hashes(
-    batch: list[Found], store: Store | None, found: Preview, rejected: Counter[str]
-) -> dict[str, str]:
+    batch: list[Found],
+    store: Store | None,
+    found: Preview,
+    rejected: Counter[str],
+    types_of: dict[Source, str],
+) -> dict[Source, str]:
+    """The hashes of a batch; types are found on the way where a document had to be fetched."""
     sources = []
     for entry in batch:
         if isinstance(entry, Skipped):
@@ -161,7 +175,11 @@ def _hashes(
     hashes = {}
     for source, sha256 in zip(sources, known, strict=True):
         try:
-            hashes[source.uri] = sha256 or hash_file(source)
+            if sha256 is None and is_object_uri(source.uri):
+                with fetched(source) as copy:
+                    sha256 = copy.sha256
+                    types_of[source] = sniff(copy.path, document_name(source.uri))
+            hashes[source] = sha256 or hash_file(source)
         except TransientError as error:
             found.failed += 1
             rejected[error.kind] += 1

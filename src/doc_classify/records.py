@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
 FILE_SCHEME = "file://"
+OBJECT_SCHEMES = ("s3://", "gs://", "az://")
+"""Of documents that live in an object store."""
 
 
 def path_to_uri(path: str | os.PathLike[str]) -> str:
@@ -33,21 +35,36 @@ def uri_to_path(uri: str) -> str:
     return os.fsdecode(unquote_to_bytes(uri[len(FILE_SCHEME) :]))
 
 
+def is_object_uri(location: object) -> bool:
+    """Whether this is text that names an object, or a prefix, in an object store."""
+    return isinstance(location, str) and location.startswith(OBJECT_SCHEMES)
+
+
 def display_name(path_or_uri: str) -> str:
     """A path as text that any terminal, file and database takes.
 
-    Control characters and bytes that are not UTF-8 are shown as backslash escapes.
+    Control characters and bytes that are not UTF-8 are shown as backslash escapes. The URI of an
+    object is shown as it is: percent-encoded.
     """
     text = uri_to_path(path_or_uri) if path_or_uri.startswith(FILE_SCHEME) else path_or_uri
     text = os.fsencode(text).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def document_name(uri: str) -> str:
+    """The bare name of a file or object, to show and to judge by; never a path."""
+    bare = uri.rpartition("/")[2]
+    if uri.startswith((FILE_SCHEME, *OBJECT_SCHEMES)):
+        bare = os.fsdecode(unquote_to_bytes(bare))
+    return display_name(bare)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A place where a document was seen.
 
-    ``size`` is in bytes, ``mtime_ns`` in nanoseconds since the epoch, as the file system says.
+    ``size`` is in bytes, ``mtime_ns`` in nanoseconds since the epoch, as the file system or the
+    object store says.
     """
 
     uri: str

@@ -152,14 +152,16 @@ _NAMES = {
 }
 
 
-def sniff(path: str | os.PathLike[str]) -> str:
+def sniff(path: str | os.PathLike[str], name: str | None = None) -> str:
     """The media type of a file.
+
+    ``name`` is what the document is called, where that is not the name of the file.
 
     Raises:
         OSError: the file cannot be opened or read.
     """
     with Path(path).open("rb") as file:
-        return _sniff(file, Path(path).name)
+        return _sniff(file, Path(path).name if name is None else name)
 
 
 def sniff_bytes(data: bytes, name: str = "") -> str:

@@ -14,6 +14,8 @@ from doc_classify.records import (
     Outcome,
     RunStats,
     display_name,
+    document_name,
+    is_object_uri,
     path_to_uri,
     uri_to_path,
 )
@@ -90,3 +92,22 @@ def test_rates():
     assert (stats.processed, stats.pending) == (10, 0)
     assert (stats.documents_per_second, stats.pages_per_second) == (2.0, 6.0)
     assert stats.seconds_for(100) == 50.0
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"),
+    [
+        ("file:///d/a%20b.txt", "a b.txt"),
+        ("file:///d/%FF%0A.txt", "\\xff\\n.txt"),
+        ("s3://bucket/in/%C3%A4%2520.pdf", "ä%20.pdf"),
+        ("az://bucket/%1B%5B31m", "\\x1b[31m"),
+        ("gs://bucket/x%2Fy", "x/y"),
+    ],
+)
+def test_the_bare_name_of_a_document(uri, name):
+    assert document_name(uri) == name
+
+
+def test_which_text_names_an_object():
+    assert all(map(is_object_uri, ("s3://b/k", "gs://b", "az://c/")))
+    assert not any(map(is_object_uri, ("s3:/b/k", "/s3://b", "file:///s3://b", "http://b", 7)))

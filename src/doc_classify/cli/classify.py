@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from doc_classify.cli.options import (
+    Location,
     as_json,
     database_url,
     llm_limits,
@@ -39,7 +40,7 @@ def _folder_options(function: _F) -> _F:
     """What the commands for folders have in common."""
     for option in reversed(
         (
-            click.argument("path", type=click.Path(path_type=Path)),
+            click.argument("path", type=Location()),
             click.option(
                 "-w", "--workers", type=click.IntRange(1), help="Worker processes [default: cores]."
             ),
@@ -97,10 +98,16 @@ def _folder_options(function: _F) -> _F:
     help="Keep the results, so that a later run takes only what is new [default: no].",
 )
 def classify_parallel(**options: Any) -> int:
-    """Classify every document of a folder with all CPU cores."""
+    """Classify every document of a folder with all CPU cores.
+
+    PATH is a folder, a file, or the URL of documents in an object store: s3://bucket/prefix (gs://
+    and az:// likewise), with credentials from the environment.
+    """
     from doc_classify.runners.parallel import ParallelDocumentProcessor
 
-    def work(path: Path, settings: Settings, how: _How) -> tuple[Processor, Callable[[], RunStats]]:
+    def work(
+        path: Path | str, settings: Settings, how: _How
+    ) -> tuple[Processor, Callable[[], RunStats]]:
         processor = ParallelDocumentProcessor(
             use_database=how.use_database,
             settings=settings,
@@ -127,11 +134,17 @@ def classify_parallel(**options: Any) -> int:
     help="Keep the results, so that a later run takes only what is new [default: yes].",
 )
 def classify_async(**options: Any) -> int:
-    """Classify every document of a folder with many LLM requests in flight."""
+    """Classify every document of a folder with many LLM requests in flight.
+
+    PATH is a folder, a file, or the URL of documents in an object store, such as
+    s3://bucket/prefix.
+    """
     from doc_classify.blocking import run_blocking
     from doc_classify.runners.async_batch import AsyncBatchProcessor
 
-    def work(path: Path, settings: Settings, how: _How) -> tuple[Processor, Callable[[], RunStats]]:
+    def work(
+        path: Path | str, settings: Settings, how: _How
+    ) -> tuple[Processor, Callable[[], RunStats]]:
         processor = AsyncBatchProcessor(
             use_database=how.use_database,
             deduplicate=not how.force,
@@ -161,9 +174,9 @@ class _How:
 
 
 def _classify_folder(
-    work: Callable[[Path, Settings, _How], tuple[Processor, Callable[[], RunStats]]],
+    work: Callable[[Path | str, Settings, _How], tuple[Processor, Callable[[], RunStats]]],
     *,
-    path: Path,
+    path: Path | str,
     use_database: bool,
     do_export: bool,
     export_format: str,
@@ -226,7 +239,7 @@ def _was_given(*names: str) -> bool:
     return any(source(name) is click.core.ParameterSource.COMMANDLINE for name in names)
 
 
-def _dry_run(path: Path, settings: Settings, *, as_json: bool, **how: bool) -> int:
+def _dry_run(path: Path | str, settings: Settings, *, as_json: bool, **how: bool) -> int:
     from doc_classify.preview import preview
 
     click.echo(f"Looking at {shown_path(path)}; nothing is written", err=True)
@@ -236,12 +249,12 @@ def _dry_run(path: Path, settings: Settings, *, as_json: bool, **how: bool) -> i
 
 
 @click.command("classify")
-@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument("paths", type=Location(), nargs=-1, required=True)
 @what_and_how
 @as_json
 @verbose
 def classify(
-    paths: tuple[Path, ...],
+    paths: tuple[Path | str, ...],
     include_reasoning: bool,
     as_json: bool,
     verbose: bool,
@@ -254,7 +267,7 @@ def classify(
     from doc_classify.runners.parallel import ParallelDocumentProcessor
 
     for path in paths:
-        if not path.exists() and not path.is_symlink():
+        if isinstance(path, Path) and not path.exists() and not path.is_symlink():
             raise ConfigurationError(f"there is no {shown_path(path)}")
     # All of them are looked at before the first is read.
     found = chain.from_iterable([walk(path) for path in paths])

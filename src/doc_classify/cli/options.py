@@ -13,6 +13,26 @@ from doc_classify.settings import ADDRESS_FIELDS, MODEL_FIELDS, Settings, load_s
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
+
+class Location(click.Path):
+    """A path, or the URL of an object store, of which no path may be made."""
+
+    name = "path or url"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path as such, the URL as text."""
+        from doc_classify.records import is_object_uri
+
+        if is_object_uri(value):
+            from doc_classify.discovery import location
+
+            return location(value)
+        return super().convert(value, param, ctx)
+
+
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say more, and show tracebacks.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on standard output.")
 database_url = click.option(

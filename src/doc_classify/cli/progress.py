@@ -35,7 +35,7 @@ class ProgressReport:
         shown: False keeps silent.
     """
 
-    def __init__(self, root: Path | None, *, recursive: bool, shown: bool = True) -> None:
+    def __init__(self, root: Path | str | None, *, recursive: bool, shown: bool = True) -> None:
         self._bar: Progress | None = None
         self._shown = shown
         self._stop = threading.Event()
@@ -109,7 +109,7 @@ class ProgressReport:
             sys.stderr.write(f"{one_line(text)}\n" if text else "going on\n")
         self._noticed = text is not None
 
-    def _count(self, root: Path, recursive: bool) -> None:
+    def _count(self, root: Path | str, recursive: bool) -> None:
         # A folder that cannot be read is reported by the run itself.
         with contextlib.suppress(DocClassifyError):
             self._total = count(root, recursive=recursive, stop=self._stop)

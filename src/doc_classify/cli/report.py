@@ -17,7 +17,7 @@ import click
 
 from doc_classify.cli import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from doc_classify.errors import ConfigurationError, DocClassifyError, StorageError
-from doc_classify.records import FileStatus, RunStats, display_name
+from doc_classify.records import FileStatus, RunStats, document_name
 from doc_classify.runners.base import Processor
 from doc_classify.storage.base import ResultFilter
 from doc_classify.terminal import one_line, shown_path
@@ -114,7 +114,7 @@ class Report:
         try:
             return [
                 (
-                    display_name(row.uri).rsplit("/", 1)[-1],
+                    document_name(row.uri),
                     row.failure.kind,
                     one_line(row.failure.message),
                 )

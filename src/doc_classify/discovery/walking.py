@@ -1,5 +1,7 @@
 """The walk: every file below a folder, lazily, in an order that is always the same.
 
+A folder can also be a prefix in an object store (:mod:`.objects`).
+
 In each folder the files come first, sorted by the bytes of their names, then the folders, each
 with all that is in it. One folder's names are in memory at a time, and the folders still to come.
 What is met is reported as one of three: a :class:`~doc_classify.records.Source` to take, a
@@ -19,9 +21,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
+from doc_classify.discovery import objects
 from doc_classify.discovery.names import Skipped, file_skip_reason, folder_skip_reason
 from doc_classify.errors import ConfigurationError
-from doc_classify.records import Rejected, Source, display_name, path_to_uri
+from doc_classify.records import (
+    OBJECT_SCHEMES,
+    Rejected,
+    Source,
+    display_name,
+    is_object_uri,
+    path_to_uri,
+    uri_to_path,
+)
 
 Found = Source | Rejected | Skipped
 
@@ -37,8 +48,39 @@ class StopSignal(Protocol):
         ...
 
 
-def walk(root: Path, *, recursive: bool = True) -> Iterator[Found]:
+def location(given: str | os.PathLike[str]) -> Path | str:
+    """What was given as text, as one of two: the URL of an object store, or else a path.
+
+    A path must not be made of the URL: that would take one of its slashes.
+
+    Raises:
+        ConfigurationError: the URL is none.
+    """
+    if isinstance(given, str) and is_object_uri(given):
+        return objects.check_url(given)
+    path = Path(given)
+    if path.parts and f"{path.parts[0]}//" in OBJECT_SCHEMES and not path.exists():
+        raise ConfigurationError("the URL of an object store is given as text, not as a Path")
+    return path
+
+
+def of_uri(uri: str) -> Path | str:
+    """The location of a :class:`~doc_classify.records.Source`."""
+    return uri if is_object_uri(uri) else Path(uri_to_path(uri))
+
+
+def look_at(uri: str) -> Source | Rejected:
+    """What stands now where a :class:`~doc_classify.records.Source` was seen."""
+    if is_object_uri(uri):
+        return objects.look_at(uri)
+    path = uri_to_path(uri)
+    return _inspect(path, path, follow_into=None)
+
+
+def walk(root: Path | str, *, recursive: bool = True) -> Iterator[Found]:
     """Find the documents below ``root``, or ``root`` itself if it is a file.
+
+    ``root`` is a folder, or the URL of a prefix or object (``s3://bucket/prefix``).
 
     Symbolic links to files inside the tree are followed; those that leave it, lead nowhere or to
     a folder are rejected. The root may be a link, for it was named on purpose; for the same
@@ -46,7 +88,11 @@ def walk(root: Path, *, recursive: bool = True) -> Iterator[Found]:
 
     Raises:
         ConfigurationError: at once, not on the first step: ``root`` is missing or unreadable.
+        SourceUnreadableError: an object store does not answer; this can happen at any step.
     """
+    root = location(root)
+    if isinstance(root, str):
+        return objects.walk_objects(root, recursive=recursive)
     path, is_folder = _check_root(root)
     if is_folder:
         return _walk_folder(path, recursive)
@@ -54,20 +100,26 @@ def walk(root: Path, *, recursive: bool = True) -> Iterator[Found]:
 
 
 def of_paths(paths: Iterable[Path | str]) -> Iterator[Found]:
-    """The same for a list of files, in the order given.
+    """The same for a list of files and URLs of objects, in the order given.
 
     Names are judged as in :func:`walk`, since lists often come from wildcards; links are followed
     wherever they lead, since there is no tree that they could leave.
     """
     for given in paths:
-        path = _absolute(given)
+        place = location(given)
+        if isinstance(place, str):
+            name = objects.object_name(place)
+            reason = file_skip_reason(name)
+            yield Skipped(place, reason) if reason else objects.look_at(place)
+            continue
+        path = _absolute(place)
         if reason := file_skip_reason(os.path.basename(path)):
             yield Skipped(path_to_uri(path), reason)
         else:
             yield _inspect(path, path, follow_into=None)
 
 
-def count(root: Path, recursive: bool = True, stop: StopSignal | None = None) -> int:
+def count(root: Path | str, recursive: bool = True, stop: StopSignal | None = None) -> int:
     """How many sources :func:`walk` would give, without asking for each file's size.
 
     For the total of a progress bar: files that change meanwhile are not looked at twice. When
@@ -75,7 +127,11 @@ def count(root: Path, recursive: bool = True, stop: StopSignal | None = None) ->
 
     Raises:
         ConfigurationError: ``root`` is missing or unreadable.
+        SourceUnreadableError: an object store does not answer.
     """
+    root = location(root)
+    if isinstance(root, str):
+        return objects.count_objects(root, recursive=recursive, stop=stop)
     path, is_folder = _check_root(root)
     if not is_folder:
         return 1
@@ -200,7 +256,9 @@ def _list(fd: int) -> tuple[list[str], list[str]]:
     return files, folders
 
 
-def _inspect(path: str, name: str, *, follow_into: str | None, dir_fd: int | None = None) -> Found:
+def _inspect(
+    path: str, name: str, *, follow_into: str | None, dir_fd: int | None = None
+) -> Source | Rejected:
     """What stands at ``path``, looked up as ``name`` in the open folder ``dir_fd``.
 
     ``follow_into`` is the real path of the tree that links may not leave, None for no limit.
@@ -214,7 +272,7 @@ def _inspect(path: str, name: str, *, follow_into: str | None, dir_fd: int | Non
     return _source(path, found)
 
 
-def _follow(path: str, follow_into: str | None) -> Found:
+def _follow(path: str, follow_into: str | None) -> Source | Rejected:
     uri = path_to_uri(path)
     try:
         target = os.path.realpath(path, strict=True)
@@ -233,7 +291,7 @@ def _follow(path: str, follow_into: str | None) -> Found:
     return _source(path, found)
 
 
-def _source(path: str, found: os.stat_result) -> Found:
+def _source(path: str, found: os.stat_result) -> Source | Rejected:
     if stat.S_ISREG(found.st_mode):
         return Source(path_to_uri(path), found.st_size, found.st_mtime_ns)
     return Rejected(path_to_uri(path), "not_a_file", f"not a file but {_type(found.st_mode)}")

@@ -13,7 +13,6 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from doc_classify.classification import ClassifierInput
 from doc_classify.classification.breaker import Attempts, Breaker
@@ -34,7 +33,7 @@ from doc_classify.records import (
     Outcome,
     Timings,
     Usage,
-    display_name,
+    document_name,
 )
 from doc_classify.storage.base import Task
 
@@ -217,7 +216,7 @@ class Asking:
         self, document: ReadDocument, place: Place, meter: Meter
     ) -> Classification | Failure:
         """Ask until there is an answer; gives the place back."""
-        name = Path(display_name(document.task.source.uri)).name
+        name = document_name(document.task.source.uri)
         shown = ClassifierInput.of(document.extraction, name)
         attempts = Attempts(self._breaker)
         while True:

@@ -81,23 +81,35 @@ class WorkerConfig:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One document for a worker. With ``extraction`` it is only classified, not read."""
+    """One document for a worker. With ``extraction`` it is only classified, not read.
+
+    ``copy`` is the file to read where the document itself is not on this machine; the worker has
+    no credentials to fetch it.
+    """
 
     number: int
     source: Source
     extraction: Extraction | None = None
+    copy: Source | None = None
 
     def encode(self) -> bytes:
         """The line that :meth:`decode` reads."""
         stored = None if self.extraction is None else asdict(self.extraction)
-        return _line({"n": self.number, "source": asdict(self.source), "extraction": stored})
+        copy = None if self.copy is None else asdict(self.copy)
+        source = asdict(self.source)
+        return _line({"n": self.number, "source": source, "extraction": stored, "copy": copy})
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
         """Read one of the parent's lines."""
         data = json.loads(line)
-        stored = data["extraction"]
-        return cls(data["n"], Source(**data["source"]), stored and decode_extraction(stored))
+        stored, copy = data["extraction"], data["copy"]
+        return cls(
+            number=data["n"],
+            source=Source(**data["source"]),
+            extraction=stored and decode_extraction(stored),
+            copy=copy and Source(**copy),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,11 +22,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
 from doc_classify.classification.llm import LlmClassifier
-from doc_classify.discovery import Skipped, hash_file
+from doc_classify.discovery import Skipped, hash_file, look_at
 from doc_classify.errors import (
     BudgetReachedError,
     SourceChangedError,
@@ -37,6 +36,7 @@ from doc_classify.errors import (
     WorkerCrashError,
 )
 from doc_classify.pipeline.asking import Asking, End, ReadDocument
+from doc_classify.pipeline.copies import FETCH_THREADS, Copies, in_chunks
 from doc_classify.pipeline.isolation import Death, IsolatedWorker
 from doc_classify.pipeline.messages import Reply, Request
 from doc_classify.pipeline.plan import Plan
@@ -48,7 +48,7 @@ from doc_classify.records import (
     RunStats,
     Source,
     Timings,
-    uri_to_path,
+    is_object_uri,
 )
 from doc_classify.storage.base import Hashed, Store, Task
 
@@ -90,7 +90,9 @@ class Run:
         self._store_thread = ThreadPoolExecutor(1, "store")
         self._intake_thread = ThreadPoolExecutor(1, "intake")
         self._hash_threads = ThreadPoolExecutor(_HASH_THREADS, "hash")
+        self._fetch_threads = ThreadPoolExecutor(FETCH_THREADS, "fetch")
         self._stopping = threading.Event()
+        self._copies = Copies(self._stopping)
         self._chunks: asyncio.Queue[list[Task] | End] = asyncio.Queue(2 * plan.workers)
         self._texts: asyncio.Queue[ReadDocument | End] = asyncio.Queue(plan.max_concurrent)
         self._outcomes: asyncio.Queue[Outcome | End] = asyncio.Queue(4 * plan.batch_size)
@@ -129,8 +131,14 @@ class Run:
             await self._run_stages(iter(entries))
         finally:
             self._stopping.set()
-            for threads in (self._intake_thread, self._hash_threads, self._store_thread):
+            for threads in (
+                self._intake_thread,
+                self._hash_threads,
+                self._fetch_threads,
+                self._store_thread,
+            ):
                 threads.shutdown(wait=True, cancel_futures=True)
+            self._copies.close()
         return self.stats
 
     async def _run_stages(self, entries: Iterator[Entry]) -> None:
@@ -219,8 +227,14 @@ class Run:
                 partial(self._register, hashed, rejected + unreadable, skipped)
             )
             self._on_progress(self.stats)
-            for start in range(0, len(tasks), self._plan.chunk_size):
-                await self._chunks.put(tasks[start : start + self._plan.chunk_size])
+            to_read = {task.source.uri for task in tasks if task.extraction is None}
+            self._copies.drop(
+                source
+                for source, sha256 in zip(sources, known, strict=True)
+                if sha256 is None and source.uri not in to_read
+            )
+            for chunk in in_chunks(tasks, self._plan.chunk_size):
+                await self._chunks.put(chunk)
         for _ in range(self._plan.workers):
             await self._chunks.put(End())
 
@@ -236,9 +250,13 @@ class Run:
     def _hash(
         self, sources: Sequence[Source], known: Sequence[str | None]
     ) -> tuple[list[Hashed], list[Rejected]]:
-        results = list(
-            self._hash_threads.map(partial(_hash_one, stopping=self._stopping), sources, known)
-        )
+        hashing = [
+            (self._fetch_threads if is_object_uri(source.uri) else self._hash_threads).submit(
+                _hash_one, source, sha256, self._stopping, self._copies
+            )
+            for source, sha256 in zip(sources, known, strict=True)
+        ]
+        results = [future.result() for future in hashing]
         return (
             [result for result in results if isinstance(result, Hashed)],
             [result for result in results if isinstance(result, Rejected)],
@@ -257,8 +275,12 @@ class Run:
 
     async def _work_on(self, worker: IsolatedWorker, chunk: list[Task]) -> None:
         waiting = deque[Task]()
+        missing = await self._copies.provide(chunk)
         for task in chunk:
-            if outcome := self._decided(task):
+            if failure := missing.get(task.document_id):
+                await self._outcomes.put(_failed(task, failure, crashes=task.crashes))
+            elif outcome := self._decided(task):
+                self._copies.drop([task.source])
                 await self._outcomes.put(outcome)
             elif self._asking and isinstance(task.extraction, Extraction):
                 stored = ReadDocument(task, task.extraction, False, Timings(), task.crashes)
@@ -274,7 +296,7 @@ class Run:
                     task = batch[index]
                     died = task.crashes + deaths.get(task.document_id, 0)
                     if not isinstance(answer, Death):
-                        waiting.popleft()
+                        self._copies.drop([waiting.popleft().source])
                         await self._hand_on(task, answer, died)
                         continue
                     await self._in_store(
@@ -289,7 +311,7 @@ class Run:
                     deaths[task.document_id] = deaths.get(task.document_id, 0) + 1
                     # A hang will hang again; a crash may have been another's doing: once more.
                     if answer.timed_out or deaths[task.document_id] > 1:
-                        waiting.popleft()
+                        self._copies.drop([waiting.popleft().source])
                         kind = TimeLimitError.kind if answer.timed_out else WorkerCrashError.kind
                         await self._outcomes.put(
                             _failed(task, Failure(kind, answer.reason), crashes=died + 1)
@@ -324,7 +346,8 @@ class Run:
 
     def _request(self, task: Task) -> Request:
         assert not isinstance(task.extraction, Failure)  # noqa: S101 (see _decided)
-        return Request(next(self._numbers), task.source, task.extraction)
+        copy = self._copies.of(task.source)
+        return Request(next(self._numbers), task.source, task.extraction, copy)
 
     # --- recorder -----------------------------------------------------------------------------
 
@@ -357,24 +380,23 @@ class Run:
         return await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
 
 
-def _hash_one(source: Source, known: str | None, stopping: threading.Event) -> Hashed | Rejected:
+def _hash_one(
+    source: Source, known: str | None, stopping: threading.Event, copies: Copies
+) -> Hashed | Rejected:
     if known is not None:
         return Hashed(source, known)
+    hash_source = copies.hash if is_object_uri(source.uri) else hash_file
     try:
         if stopping.is_set():
             raise SourceUnreadableError("the run was stopped")
         try:
-            return Hashed(source, hash_file(source))
+            return Hashed(source, hash_source(source))
         except SourceChangedError:
             # It changed after it was listed; what it is now is as good.
-            status = Path(uri_to_path(source.uri)).stat()
-            source = Source(source.uri, status.st_size, status.st_mtime_ns)
-            return Hashed(source, hash_file(source))
+            now = look_at(source.uri)
+            return Hashed(now, hash_source(now)) if isinstance(now, Source) else now
     except TransientError as error:
         return Rejected(source.uri, error.kind, str(error))
-    except OSError as error:
-        reason = f"the file cannot be read: {error.strerror or error}"
-        return Rejected(source.uri, SourceUnreadableError.kind, reason)
 
 
 def _failed(task: Task, failure: Failure, crashes: int) -> Outcome:

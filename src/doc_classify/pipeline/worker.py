@@ -28,7 +28,7 @@ from doc_classify.errors import (
 from doc_classify.extraction import Document, extract
 from doc_classify.orphans import die_with_parent
 from doc_classify.pipeline.messages import Reply, Request, WorkerConfig
-from doc_classify.records import Extraction, Failure, Source, Timings, display_name, uri_to_path
+from doc_classify.records import Extraction, Failure, Source, Timings, document_name, uri_to_path
 from doc_classify.sniffing import sniff
 
 READY = b"ready\n"
@@ -68,14 +68,14 @@ def _serve(
 
 
 def _answer(request: Request, config: WorkerConfig, classifier: Classifier | None) -> Reply:
-    name = Path(display_name(request.source.uri)).name
+    name = document_name(request.source.uri)
     started = time.process_time()
     extract_seconds = 0.0
     extraction = request.extraction
     classification = failure = None
     try:
         if extraction is None:
-            extraction = _read(request.source, name, config)
+            extraction = _read(request.copy or request.source, name, config)
         extract_seconds = time.process_time() - started
         if classifier:
             classification = classifier.classify(
@@ -105,7 +105,7 @@ def _read(source: Source, name: str, config: WorkerConfig) -> Extraction:
     path = Path(uri_to_path(source.uri))
     _check_unchanged(source, path)
     try:
-        media_type = sniff(path)
+        media_type = sniff(path, name)
         return extract(Document(path=path, name=name, media_type=media_type), config.options)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read the file: {error.strerror or error}") from error

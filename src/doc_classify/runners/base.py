@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Self, TextIO
 
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.classification.opening import open_classifier
-from doc_classify.discovery import of_paths, walk
+from doc_classify.discovery import location, of_paths, of_uri, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.run import Entry, Run
-from doc_classify.records import RunStats, display_name, uri_to_path
+from doc_classify.records import RunStats, display_name
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage import open_store, temporary_store
 from doc_classify.storage.base import ResultFilter, Store
@@ -97,7 +97,7 @@ class Processor:
     async def _of_directory(
         self, directory: str | Path, recursive: bool, include_reasoning: bool, force: bool
     ) -> RunStats:
-        root = Path(directory)
+        root = location(directory)
         return await self._execute(
             walk(root, recursive=recursive),
             display_name(str(root)),
@@ -111,7 +111,7 @@ class Processor:
             raise ConfigurationError(f"there is no run {run_id!r}")
         source = f"retry of {info.run_id} ({info.spec.source})"
         # Looked at anew: they may have changed, or be gone, since that run.
-        paths = (uri_to_path(found.uri) for found in self.store.task_files(info.run_id, only))
+        paths = (of_uri(found.uri) for found in self.store.task_files(info.run_id, only))
         first = next(paths, None)
         if first is None:
             self.stats = RunStats()

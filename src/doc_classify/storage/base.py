@@ -71,6 +71,7 @@ class Task:
         extraction: text stored earlier under the run's extraction key, used instead of reading
             the file again; or the failure recorded when it was read.
         crashes: workers that died on the document in earlier attempts under this fingerprint.
+        sha256: of the document, as it was when it was registered.
     """
 
     document_id: int
@@ -78,6 +79,7 @@ class Task:
     source: Source
     extraction: Extraction | Failure | None = None
     crashes: int = 0
+    sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,7 +294,14 @@ def _tasks(
         )
         crashes.update((document, number) for document, number in connection.execute(query))
     return [
-        Task(id_, file_of[hashed.source.uri], hashed.source, stored.get(id_), crashes.get(id_, 0))
+        Task(
+            document_id=id_,
+            file_id=file_of[hashed.source.uri],
+            source=hashed.source,
+            extraction=stored.get(id_),
+            crashes=crashes.get(id_, 0),
+            sha256=hashed.sha256,
+        )
         for id_, hashed in zip(ids, work, strict=True)
     ]
 
