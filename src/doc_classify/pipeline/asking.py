@@ -85,10 +85,10 @@ class Asking:
         self._classifier = classifier
         self._budget = budget
         self._give_up = give_up
-        self._pace = Pace(maximum)
-        self._breaker = Breaker(self._check, give_up=give_up, on_wait=on_notice)
-        self._tasks = asyncio.Semaphore(maximum)
         self._on_notice = on_notice
+        self._pace = Pace(maximum)
+        self._breaker = self._new_breaker()
+        self._tasks = asyncio.Semaphore(maximum)
         self._told = False
         self._last_success = time.monotonic()
         self._out_of_budget: BudgetReachedError | None = None
@@ -104,6 +104,8 @@ class Asking:
             ServerSetupError: the server cannot be used, or did not come back.
             BudgetReachedError: nothing more may be spent; what was in flight has been handed on.
         """
+        self._breaker = self._new_breaker()
+        self._last_success = time.monotonic()
         try:
             async with asyncio.TaskGroup() as group:
                 while not isinstance(document := await documents.get(), End):
@@ -119,6 +121,9 @@ class Asking:
             await self._breaker.close()
         if self._out_of_budget:
             raise self._out_of_budget
+
+    def _new_breaker(self) -> Breaker:
+        return Breaker(self._check, give_up=self._give_up, on_wait=self._on_notice)
 
     async def _place(self, *, ahead: bool = False) -> Place:
         while True:

@@ -63,22 +63,28 @@ class SqlStore:
         upgrade(self._engine)
         self._specs: dict[str, RunSpec] = {}
 
-    def start_run(self, spec: RunSpec) -> str:
+    @property
+    def engine(self) -> Engine:
+        """The engine, for the other parts of the ledger."""
+        return self._engine
+
+    def start_run(self, spec: RunSpec, *, state: str = "running") -> str:
         """See :meth:`~doc_classify.storage.base.Store.start_run`."""
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
         at = now()
         row = {
             "id": run_id,
-            "state": "running",
+            "state": state,
             "spec": clean_json(asdict(spec)),
             "fingerprint": spec.fingerprint,
             "started": at,
             "heartbeat": at,
             **dict.fromkeys(("seconds", "extract_seconds", "classify_seconds"), 0.0),
-            **dict.fromkeys(COUNTERS, 0),
+            **dict.fromkeys((*COUNTERS, "submitted", "chunks", "chunks_done"), 0),
         }
-        self._write(lambda connection: upsert(connection, runs, [row], key=("id",), replace=False))
-        self._specs[run_id] = spec
+        self.write(lambda connection: upsert(connection, runs, [row], key=("id",), replace=False))
+        if spec.fingerprint:  # else a worker has yet to settle it
+            self._specs[run_id] = spec
         return run_id
 
     def known_hashes(self, sources: Sequence[Source]) -> list[str | None]:
@@ -116,14 +122,18 @@ class SqlStore:
                 )
         return found
 
-    def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:
+    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
         """See :meth:`~doc_classify.storage.base.Store.register`."""
         spec = self._spec(run_id)
-        return self._write(lambda connection: register(connection, run_id, spec, seen))
+        return self.write(lambda connection: register(connection, run_id, spec, seen, again=again))
 
-    def reject(self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0) -> int:
+    def reject(
+        self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0, *, again: bool = False
+    ) -> int:
         """See :meth:`~doc_classify.storage.base.Store.reject`."""
-        return self._write(lambda connection: reject(connection, run_id, rejected, skipped))
+        return self.write(
+            lambda connection: reject(connection, run_id, rejected, skipped, again=again)
+        )
 
     def record(self, run_id: str, outcomes: Sequence[Outcome], *, seconds: float = 0.0) -> RunStats:
         """See :meth:`~doc_classify.storage.base.Store.record`."""
@@ -133,7 +143,7 @@ class SqlStore:
             record(connection, run_id, spec, outcomes, seconds)
             return read_stats(connection, run_id)
 
-        return self._write(work)
+        return self.write(work)
 
     def crashed(self, run_id: str, document_id: int, worker: str, reason: str) -> None:
         """See :meth:`~doc_classify.storage.base.Store.crashed`."""
@@ -145,7 +155,7 @@ class SqlStore:
             "reason": clean(reason),
             "at": now(),
         }
-        self._write(lambda connection: connection.execute(insert(attempts), [row]))
+        self.write(lambda connection: connection.execute(insert(attempts), [row]))
 
     def finish_run(
         self, run_id: str, state: str, seconds: float, message: str | None = None
@@ -169,7 +179,7 @@ class SqlStore:
             add_breakdowns(connection, run_id, spec.fingerprint, stats)
             return stats
 
-        return self._write(work)
+        return self.write(work)
 
     def run(self, run_id: str | None = None) -> RunInfo | None:
         """See :meth:`~doc_classify.storage.base.Store.run`.
@@ -222,10 +232,17 @@ class SqlStore:
                 ).scalar_one_or_none()
             if stored is None:
                 raise ConfigurationError(f"there is no run {run_id!r}")
-            self._specs[run_id] = _spec_of(stored)
+            spec = spec_of(stored)
+            if not spec.fingerprint:
+                return spec
+            self._specs[run_id] = spec
         return self._specs[run_id]
 
-    def _write(self, work: Callable[[Connection], _T]) -> _T:
+    def forget_spec(self, run_id: str) -> None:
+        """Look at the stored run again when it is needed next: somebody has settled it."""
+        self._specs.pop(run_id, None)
+
+    def write(self, work: Callable[[Connection], _T]) -> _T:
         """Run ``work`` in a transaction; a lost connection or a deadlock is tried again.
 
         Safe to repeat, since every write is an upsert or is bound to a status it changes.
@@ -254,14 +271,15 @@ def _passing(error: SQLAlchemyError) -> bool:
     return "database is locked" in str(error.orig)
 
 
-def _spec_of(stored: dict[str, Any]) -> RunSpec:
+def spec_of(stored: dict[str, Any]) -> RunSpec:
+    """A spec as stored in ``runs``."""
     return RunSpec(**(stored | {"categories": tuple(stored["categories"])}))
 
 
 def _run_info(row: Any) -> RunInfo:
     return RunInfo(
         run_id=row.id,
-        spec=_spec_of(row.spec),
+        spec=spec_of(row.spec),
         state=row.state,
         started=row.started,
         heartbeat=row.heartbeat,
