@@ -9,6 +9,7 @@
     │   ├── SourceChangedError        the file vanished or changed while it was read
     │   ├── SourceUnreadableError     permission denied, I/O error, ...
     │   ├── StorageError              database locked, full, read-only or away (exit code 3)
+    │   ├── BrokerError               the message broker is away (exit code 3)
     │   └── ServerError               the LLM server does not answer, or not as it should
     │       └── ServerBusyError       it has too much to do (429, 503)
     ├── CannotGoOnError               the run has to stop; what is done is stored (exit code 3)
@@ -93,6 +94,12 @@ class StorageError(TransientError):
     """The database cannot take or give data: full, read-only, locked, unreachable."""
 
     kind = "storage"
+
+
+class BrokerError(TransientError):
+    """The message broker cannot take or give messages."""
+
+    kind = "broker"
 
 
 class ServerError(TransientError):

@@ -77,7 +77,7 @@ class Plan:
         if options.ocr:
             check_languages(options.ocr_languages)
         taxonomy = taxonomy or settings.make_taxonomy()
-        prices = Prices(settings.price_prompt, settings.price_completion, settings.price_cached)
+        prices = settings.prices
         if settings.max_cost is not None and not prices:
             raise ConfigurationError(
                 "max_cost needs prices: set price_prompt and price_completion, each for a "

@@ -255,9 +255,7 @@ class Stages:
         self, hashed: Sequence[Hashed], rejected: Sequence[Rejected], skipped: int
     ) -> list[Task]:
         if rejected or skipped:
-            self.stats.seen += self._store.reject(
-                self.run_id, rejected, skipped, again=self._again
-            )
+            self.stats.seen += self._store.reject(self.run_id, rejected, skipped, again=self._again)
         registration = self._store.register(self.run_id, hashed, again=self._again)
         self.stats.seen += sum(registration.statuses.values())
         return registration.tasks

@@ -134,15 +134,15 @@ class ChunkLedger:
 
         self._store.write(work)
 
-    def submitted(self, run_id: str) -> None:
-        """Everything of the run has been handed to its chunks."""
+    def submitted(self, run_id: str, message: str | None = None) -> None:
+        """No more chunks will be added to the run; ``message`` says why, if not all are there."""
 
         def work(connection: Connection) -> None:
             _lock(connection, run_id)
             connection.execute(
                 update(runs)
                 .where(runs.c.id == run_id, runs.c.state == SUBMITTING)
-                .values(state=RUNNING, heartbeat=now())
+                .values(state=RUNNING, message=clean(message), heartbeat=now())
             )
             _finish_if_done(connection, run_id)
 
@@ -150,10 +150,8 @@ class ChunkLedger:
 
     def spec(self, run_id: str) -> tuple[RunSpec, str] | None:
         """How the run classifies, and its state; None where there is none of that id."""
-        with reading(self._store.engine) as connection:
-            row = connection.execute(
-                select(runs.c.spec, runs.c.state).where(runs.c.id == run_id)
-            ).one_or_none()
+        query = select(runs.c.spec, runs.c.state).where(runs.c.id == run_id)
+        row = self._store.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else (spec_of(row.spec), row.state)
 
     def bind(self, run_id: str, spec: RunSpec) -> RunSpec:
@@ -275,7 +273,12 @@ class ChunkLedger:
         self._store.write(work)
 
     def overdue(
-        self, *, unsent_for: float, limit: int, run_id: str | None = None
+        self,
+        *,
+        unsent_for: float,
+        limit: int,
+        run_id: str | None = None,
+        beyond: int = -1,
     ) -> list[tuple[str, int]]:
         """Chunks that the broker has to be told of again, marked as sent.
 
@@ -284,6 +287,7 @@ class ChunkLedger:
                 lost; chunks whose lease has ended are overdue in any case.
             limit: at most so many.
             run_id: of this run only.
+            beyond: with greater numbers only.
         """
 
         def work(connection: Connection) -> list[tuple[str, int]]:
@@ -300,7 +304,7 @@ class ChunkLedger:
             query = (
                 select(chunks.c.run_id, chunks.c.number)
                 .join(runs, runs.c.id == chunks.c.run_id)
-                .where(runs.c.state.in_(_OPEN), or_(lost, expired))
+                .where(runs.c.state.in_(_OPEN), or_(lost, expired), chunks.c.number > beyond)
                 .order_by(chunks.c.run_id, chunks.c.number)
                 .limit(limit)
             )

@@ -153,10 +153,14 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         StorageError: the database did not answer.
     """
-    with (
-        _translated(engine),
-        engine.execution_options(**{_READ_ONLY: True}).connect() as connection,
-    ):
+    with _translated(engine), connecting(engine) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def connecting(engine: Engine) -> Iterator[Connection]:
+    """The same, with the driver's own errors."""
+    with engine.execution_options(**{_READ_ONLY: True}).connect() as connection:
         yield connection
 
 

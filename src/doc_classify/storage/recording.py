@@ -106,6 +106,7 @@ def stats_of(row: Any) -> RunStats:
         total_processing_time=row.seconds,
         extract_seconds=row.extract_seconds,
         classify_seconds=row.classify_seconds,
+        submitted=row.submitted,
         workers=int(row.spec["settings"].get("workers", 0)),
         cost=Prices(**prices).cost(usage) if prices and any(prices.values()) else None,
         **{name: getattr(row, name) for name in COUNTERS},

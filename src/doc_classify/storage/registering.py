@@ -40,7 +40,7 @@ COUNTER_OF = {
 }
 """The counter of a run that a file's status moves; ``pending`` is the rest of ``seen``."""
 
-_FAILED_REJECTIONS = frozenset({"unreadable", "vanished", "changed"})
+_FAILED_REJECTIONS = frozenset({"unreadable", "vanished", "changed", "given_up"})
 """Kinds of rejection that are a failure to read; the others are things we never take."""
 
 
