@@ -33,10 +33,11 @@ TASK = "doc_classify.process_chunk"
 
 _PATIENCE = 900.0
 """Seconds that a worker waits for a database that is away."""
-_SWEEP_SECONDS = 15.0
-_UNSENT_SECONDS = 3600.0
-"""A chunk that was sent so long ago and not taken is sent again, however full the queue is."""
-_UNSENT_EMPTY_SECONDS = 30.0
+_SWEEPS = 8
+"""Sweeps in the time of a lease."""
+_UNSENT_LEASES = 30.0
+"""A chunk that was sent so many leases ago and not taken is sent again, however full the queue."""
+_UNSENT_EMPTY_LEASES = 0.25
 """The same while the queue is empty: then its message was lost."""
 _SWEPT_AT_ONCE = 1000
 
@@ -127,7 +128,12 @@ def _close(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _sweep_now_and_then(sender: Any = None, **_: Any) -> None:
-    sender.timer.call_repeatedly(_SWEEP_SECONDS, _sweep_quietly)
+    sender.timer.call_repeatedly(sweep_seconds(load_settings()), _sweep_quietly)
+
+
+def sweep_seconds(settings: Settings) -> float:
+    """Time between two sweeps."""
+    return settings.lease_seconds / _SWEEPS
 
 
 def _sweep_quietly() -> None:
@@ -137,24 +143,26 @@ def _sweep_quietly() -> None:
         # not inherit a connection.
         store = SqlStore(settings.database_url)
         try:
-            sent = sweep(ChunkLedger(store))
+            sent = sweep(ChunkLedger(store), settings)
         finally:
             store.close()
         if sent:
             _logger.warning("sent %s chunks again whose worker or message was lost", sent)
 
 
-def sweep(ledger: ChunkLedger, run_id: str | None = None) -> int:
+def sweep(ledger: ChunkLedger, settings: Settings, run_id: str | None = None) -> int:
     """Tell the broker again of chunks that it or a worker has lost; returns how many.
 
     Args:
         ledger: the chunks.
+        settings: how long a lease is.
         run_id: only of this run.
 
     Raises:
         StorageError, BrokerError: the database or the broker is away.
     """
-    unsent = _UNSENT_EMPTY_SECONDS if queue_length() == 0 else _UNSENT_SECONDS
+    leases = _UNSENT_EMPTY_LEASES if queue_length() == 0 else _UNSENT_LEASES
+    unsent = leases * settings.lease_seconds
     overdue = ledger.overdue(unsent_for=unsent, limit=_SWEPT_AT_ONCE, run_id=run_id)
     send(overdue)
     return len(overdue)

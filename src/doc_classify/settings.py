@@ -176,6 +176,11 @@ class Settings(BaseSettings):
     distributed_chunk_size: int = Field(
         25, ge=1, le=10_000, description="Documents that a distributed worker claims at a time."
     )
+    lease_seconds: float = Field(
+        120.0,
+        ge=1,
+        description="Seconds after which a distributed worker that is not heard of is given up.",
+    )
     celery_broker_url: str = Field(
         "redis://localhost:6379/0", description="Message broker of the distributed mode."
     )

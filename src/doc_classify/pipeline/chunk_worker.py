@@ -37,9 +37,8 @@ from doc_classify.storage.chunks import FAILED, ChunkLedger, Claim
 from doc_classify.storage.store import SqlStore
 from doc_classify.taxonomy import Taxonomy
 
-LEASE = 120.0
-"""Seconds for which a chunk is claimed; renewed several times in that time."""
-_RENEW = LEASE / 5
+_RENEWALS = 5
+"""Times that a lease is renewed before it would end."""
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 
 _logger = logging.getLogger("doc_classify.worker")
@@ -55,7 +54,7 @@ class CannotWorkError(CannotGoOnError):
 class _Bench:
     """What is set up for one way to classify."""
 
-    key: str
+    key: tuple[Any, ...]
     plan: Plan
     equipment: Equipment
     resources: AsyncExitStack
@@ -79,6 +78,7 @@ class ChunkWorker:
         self._settings = settings.changed(
             workers=1, max_concurrent=max(1, settings.max_concurrent // share)
         )
+        self._lease = settings.lease_seconds
         self._store = store
         self._ledger = ChunkLedger(store)
         self._holder = f"{socket.gethostname()} pid {os.getpid()}"
@@ -116,7 +116,7 @@ class ChunkWorker:
                 runner.run(bench.close())
 
     async def _work(self, run_id: str, number: int) -> bool:
-        claim = self._ledger.claim(run_id, number, self._holder, LEASE)
+        claim = self._ledger.claim(run_id, number, self._holder, self._lease)
         if claim is None:
             return False
         renewing = asyncio.create_task(self._renew(claim))
@@ -141,9 +141,9 @@ class ChunkWorker:
 
     async def _renew(self, claim: Claim) -> None:
         while True:
-            await asyncio.sleep(_RENEW)
+            await asyncio.sleep(self._lease / _RENEWALS)
             with contextlib.suppress(StorageError):
-                if not await asyncio.to_thread(self._ledger.renew, claim, LEASE):
+                if not await asyncio.to_thread(self._ledger.renew, claim, self._lease):
                     return  # somebody else has it: whatever we store does no harm
 
     async def _process(self, claim: Claim) -> None:
@@ -153,8 +153,14 @@ class ChunkWorker:
         spec = found[0]
         self._look_for(claim, spec)
         bench = await self._prepared(claim.run_id, spec)
-        stages = Stages(self._store, bench.equipment, claim.run_id, again=claim.attempts > 1)
-        await stages.work(claim.sources)
+        # Whoever had the chunk before may have registered its files, and then handed it back.
+        stages = Stages(self._store, bench.equipment, claim.run_id, again=True)
+        try:
+            await stages.work(claim.sources)
+        except DocClassifyError:
+            # Broken off somewhere: places of requests may be taken, the budget may be spent.
+            await self._put_away()
+            raise
 
     def _look_for(self, claim: Claim, spec: RunSpec) -> None:
         """Make sure that the documents can be seen at all from this machine.
@@ -172,12 +178,9 @@ class ChunkWorker:
 
     async def _prepared(self, run_id: str, spec: RunSpec) -> _Bench:
         """The bench for a run; that of the last chunk, if that run classified in the same way."""
-        key = spec.fingerprint
-        if self._bench and key and self._bench.key == key:
+        if self._bench and spec.fingerprint and self._bench.key == _key(spec):
             return self._bench
-        if self._bench:
-            bench, self._bench = self._bench, None
-            await bench.close()
+        await self._put_away()
         resources = AsyncExitStack()
         try:
             plan, llm = await self._plan(spec, resources)
@@ -193,8 +196,13 @@ class ChunkWorker:
         except BaseException:
             await resources.aclose()
             raise
-        self._bench = _Bench(bound.fingerprint, plan, equipment, resources)
+        self._bench = _Bench(_key(bound), plan, equipment, resources)
         return self._bench
+
+    async def _put_away(self) -> None:
+        bench, self._bench = self._bench, None
+        if bench:
+            await bench.close()
 
     async def _plan(
         self, spec: RunSpec, resources: AsyncExitStack
@@ -239,6 +247,11 @@ class ChunkWorker:
         reason = f"its chunk was given up after {claim.attempts - 1} attempts"
         rejected = [Rejected(source.uri, "given_up", reason) for source in claim.sources]
         self._store.reject(claim.run_id, rejected, again=True)
+
+
+def _key(spec: RunSpec) -> tuple[Any, ...]:
+    """What decides whether two runs can be worked on with the same equipment."""
+    return spec.fingerprint, spec.force, spec.store_text, repr(spec.settings.get("prices"))
 
 
 def _is_there(uri: str) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from doc_classify.celery_tasks import send, sweep
+from doc_classify.celery_tasks import send, sweep, sweep_seconds
 from doc_classify.discovery import Found, Skipped, of_paths, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.export import row_to_dict
@@ -24,7 +24,6 @@ from doc_classify.taxonomy import Taxonomy
 
 DOOR = "distributed"
 _ENDED = ("finished", "cancelled", "failed", "interrupted")
-_SWEEP_SECONDS = 15.0
 
 
 class CeleryDistributedProcessor:
@@ -231,9 +230,9 @@ class CeleryDistributedProcessor:
                 shown = line
             if progress["state"] in _ENDED:
                 return progress
-            if time.monotonic() - swept >= _SWEEP_SECONDS:
+            if time.monotonic() - swept >= sweep_seconds(self._settings):
                 swept = time.monotonic()
-                sweep(self._ledger, progress["batch_id"])
+                sweep(self._ledger, self._settings, progress["batch_id"])
             time.sleep(poll_interval)
 
     def get_results(

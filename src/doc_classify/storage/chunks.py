@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
@@ -20,7 +21,6 @@ from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
 from doc_classify.records import Source
 from doc_classify.storage.base import RunSpec
 from doc_classify.storage.engine import reading
-from doc_classify.storage.recording import stats_of
 from doc_classify.storage.rows import clean, clean_json, int64, now
 from doc_classify.storage.schema import chunks, runs
 from doc_classify.storage.store import SqlStore, spec_of
@@ -123,7 +123,7 @@ class ChunkLedger:
         """Note that the broker was told of these chunks."""
 
         def work(connection: Connection) -> None:
-            at = _clock(connection)
+            at = clock(connection)
             for start in range(0, len(numbers), 500):
                 part = numbers[start : start + 500]
                 connection.execute(
@@ -189,7 +189,7 @@ class ChunkLedger:
         token = f"{holder} {secrets.token_hex(4)}"
 
         def work(connection: Connection) -> Claim | None:
-            at = _clock(connection)
+            at = clock(connection)
             free = or_(
                 chunks.c.state == _PENDING,
                 and_(chunks.c.state == _CLAIMED, chunks.c.lease_until < at),
@@ -226,7 +226,7 @@ class ChunkLedger:
 
         def work(connection: Connection) -> bool:
             held = connection.execute(
-                update(chunks).where(*_is(claim)).values(lease_until=_clock(connection) + lease)
+                update(chunks).where(*_is(claim)).values(lease_until=clock(connection) + lease)
             )
             return bool(held.rowcount)
 
@@ -264,6 +264,7 @@ class ChunkLedger:
                     attempts=chunks.c.attempts - 1,
                     holder=None,
                     lease_until=None,
+                    sent_at=None,  # its message is used up: the next sweep sends another
                 )
             )
             connection.execute(
@@ -283,23 +284,21 @@ class ChunkLedger:
         """Chunks that the broker has to be told of again, marked as sent.
 
         Args:
-            unsent_for: seconds since a pending chunk was sent, after which its message counts as
-                lost; chunks whose lease has ended are overdue in any case.
+            unsent_for: seconds since a chunk was sent, after which its message counts as lost; a
+                chunk whose lease has ended after that is overdue in any case.
             limit: at most so many.
             run_id: of this run only.
             beyond: with greater numbers only.
         """
 
         def work(connection: Connection) -> list[tuple[str, int]]:
-            at = _clock(connection)
-            lost = and_(
-                chunks.c.state == _PENDING,
-                or_(chunks.c.sent_at.is_(None), chunks.c.sent_at < at - unsent_for),
-            )
+            at = clock(connection)
+            unsent = or_(chunks.c.sent_at.is_(None), chunks.c.sent_at < at - unsent_for)
+            lost = and_(chunks.c.state == _PENDING, unsent)
             expired = and_(
                 chunks.c.state == _CLAIMED,
                 chunks.c.lease_until < at,
-                or_(chunks.c.sent_at.is_(None), chunks.c.sent_at < chunks.c.lease_until),
+                or_(unsent, chunks.c.sent_at < chunks.c.lease_until),
             )
             query = (
                 select(chunks.c.run_id, chunks.c.number)
@@ -327,7 +326,7 @@ class ChunkLedger:
     def counts(self, run_id: str) -> ChunkCounts:
         """How many chunks of the run are in which state."""
         with reading(self._store.engine) as connection:
-            at = _clock(connection)
+            at = clock(connection)
             rows = connection.execute(
                 select(chunks.c.state, func.count())
                 .where(chunks.c.run_id == run_id)
@@ -391,14 +390,21 @@ def _finish_if_done(connection: Connection, run_id: str) -> None:
     """Close the run when all of it was submitted and every chunk is done."""
     row = connection.execute(select(runs).where(runs.c.id == run_id)).one()
     if row.state == RUNNING and row.chunks_done >= row.chunks:
+        at = now()
+        elapsed = datetime.fromisoformat(at) - datetime.fromisoformat(row.started)
         connection.execute(
             update(runs)
             .where(runs.c.id == run_id)
-            .values(state=FINISHED, finished=now(), seconds=stats_of(row).total_processing_time)
+            .values(
+                state=FINISHED,
+                finished=at,
+                seconds=max(0.0, elapsed.total_seconds()),
+                submitted=row.seen,  # a file that was named twice is one file
+            )
         )
 
 
-def _clock(connection: Connection) -> float:
+def clock(connection: Connection) -> float:
     """Seconds since the epoch by the database's clock; SQLite has that of its one machine."""
     if connection.dialect.name == "postgresql":
         query = text("SELECT extract(epoch FROM clock_timestamp())")
