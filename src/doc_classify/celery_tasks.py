@@ -15,9 +15,12 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 from celery import Celery, signals
+from celery.worker import state as worker_state
+from celery.worker.control import inspect_command
 from kombu.exceptions import KombuError
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
@@ -123,6 +126,25 @@ def _close(**_: Any) -> None:
         _of_this_process.close()
 
 
+# --- asked from afar ----------------------------------------------------------------------------
+
+_ABOUT = "doc_classify_about"
+
+
+@inspect_command(name=_ABOUT)
+def about(state: Any) -> dict[str, Any]:
+    """What a worker is: all that ``doc-classify status`` asks, in one answer."""
+    consumer = state.consumer.task_consumer
+    reserved, active = len(worker_state.reserved_requests), len(worker_state.active_requests)
+    return {
+        "version": version("doc-classify"),
+        "processes": state.consumer.controller.concurrency,
+        "listening": bool(consumer) and QUEUE in {queue.name for queue in consumer.queues},
+        "active": active,
+        "reserved": max(0, reserved - active),
+    }
+
+
 # --- sweeping -----------------------------------------------------------------------------------
 
 
@@ -161,45 +183,65 @@ def sweep(ledger: ChunkLedger, settings: Settings, run_id: str | None = None) ->
     Raises:
         StorageError, BrokerError: the database or the broker is away.
     """
-    leases = _UNSENT_EMPTY_LEASES if queue_length() == 0 else _UNSENT_LEASES
+    leases = _UNSENT_EMPTY_LEASES if queue_length(settings) == 0 else _UNSENT_LEASES
     unsent = leases * settings.lease_seconds
     overdue = ledger.overdue(unsent_for=unsent, limit=_SWEPT_AT_ONCE, run_id=run_id)
-    send(overdue)
+    send(overdue, settings)
     return len(overdue)
 
 
-def send(chunks: list[tuple[str, int]]) -> None:
+def send(chunks: list[tuple[str, int]], settings: Settings | None = None) -> None:
     """Tell the broker of chunks, over one connection.
+
+    Args:
+        chunks: ids of runs, and numbers.
+        settings: where the broker is; default: as this module was configured.
 
     Raises:
         BrokerError: the broker is away.
     """
     if not chunks:
         return
-    with _broker_errors(), app.producer_or_acquire() as producer:
+    with _broker(settings) as connection, app.amqp.Producer(connection) as producer:
         for chunk in chunks:
             process_chunk.apply_async(args=chunk, producer=producer)
 
 
-def queue_length() -> int:
+def queue_length(settings: Settings | None = None) -> int:
     """Messages that wait in the queue.
 
     Raises:
         BrokerError: the broker is away.
     """
-    with _broker_errors(), app.connection_for_read() as connection:
+    with _broker(settings) as connection:
         channel = connection.default_channel
         return int(channel.queue_declare(QUEUE, passive=False).message_count)
 
 
+def ask_workers(
+    settings: Settings | None = None, *, timeout: float, limit: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """What the workers that answer in time say of themselves (:func:`about`), by name.
+
+    Raises:
+        BrokerError: the broker is away.
+    """
+    with _broker(settings) as connection:
+        inspect = app.control.inspect(timeout=timeout, connection=connection, limit=limit)
+        # Celery has no public way to put a question of our own.
+        answers: dict[str, dict[str, Any]] = inspect._request(_ABOUT) or {}
+    return {name: said for name, said in answers.items() if "version" in said}
+
+
 @contextlib.contextmanager
-def _broker_errors() -> Iterator[None]:
+def _broker(settings: Settings | None) -> Iterator[Any]:
+    url = settings.celery_broker_url if settings else app.conf.broker_url
     try:
-        yield
+        # Of its own and closed at once: processes that are forked meanwhile must not inherit it.
+        with app.connection_for_write(url) as connection:
+            yield connection
     except (KombuError, RedisError, OSError) as error:
-        raise BrokerError(
-            f"the message broker {_masked(app.conf.broker_url)} cannot be used: {error}"
-        ) from error
+        raise BrokerError(f"the message broker {_masked(url)} cannot be used: {error}") from error
 
 
 def _masked(url: str) -> str:

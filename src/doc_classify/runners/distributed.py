@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import time
@@ -10,9 +11,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from doc_classify.celery_tasks import send, sweep, sweep_seconds
 from doc_classify.discovery import Found, Skipped, of_paths, walk
-from doc_classify.errors import ConfigurationError
+from doc_classify.errors import (
+    BrokerError,
+    ConfigurationError,
+    MissingDependencyError,
+    StorageError,
+)
 from doc_classify.export import row_to_dict
 from doc_classify.pipeline.plan import extraction_options
 from doc_classify.records import Rejected, Source, display_name, uri_to_path
@@ -22,8 +27,19 @@ from doc_classify.storage.chunks import CANCELLED, ChunkLedger
 from doc_classify.storage.store import SqlStore
 from doc_classify.taxonomy import Taxonomy
 
+try:
+    from doc_classify.celery_tasks import send, sweep, sweep_seconds
+except ModuleNotFoundError as _error:
+    if (_error.name or "").split(".")[0] not in ("celery", "kombu", "redis"):
+        raise
+    raise MissingDependencyError("celery", "distributed", "work with many machines") from _error
+
 DOOR = "distributed"
-_ENDED = ("finished", "cancelled", "failed", "interrupted")
+ENDED = ("finished", "cancelled", "failed", "interrupted")
+"""States of a run in which nothing more is done."""
+
+_PATIENCE = 900.0
+"""Seconds for which one who waits puts up with a database that does not answer."""
 
 
 class CeleryDistributedProcessor:
@@ -79,6 +95,7 @@ class CeleryDistributedProcessor:
         include_reasoning: bool = False,
         *,
         force: bool = False,
+        on_begun: Callable[[str], None] | None = None,
         on_submitted: Callable[[int], None] | None = None,
     ) -> str:
         """Submit every document under a folder; returns the id of the run (the batch).
@@ -91,6 +108,7 @@ class CeleryDistributedProcessor:
             recursive: go into subfolders.
             include_reasoning: also store why.
             force: do again what is done already.
+            on_begun: called with the id of the run as soon as there is one.
             on_submitted: called with the number of files submitted so far.
 
         Raises:
@@ -103,6 +121,7 @@ class CeleryDistributedProcessor:
             display_name(str(root)),
             include_reasoning,
             force=force,
+            on_begun=on_begun,
             on_submitted=on_submitted,
         )
 
@@ -119,12 +138,14 @@ class CeleryDistributedProcessor:
         include_reasoning: bool = False,
         *,
         force: bool = False,
+        on_begun: Callable[[str], None] | None = None,
         on_submitted: Callable[[int], None] | None = None,
     ) -> str:
         """Submit what a discovery of any kind has found; ``source`` says which, to a person."""
         return self._submit(
             found,
             self._spec(source, include_reasoning, force),
+            on_begun or (lambda _run_id: None),
             on_submitted or (lambda _number: None),
         )
 
@@ -150,7 +171,7 @@ class CeleryDistributedProcessor:
                 }
             )
         )
-        return self._submit(of_paths(itertools.chain((first,), paths)), spec, lambda _number: None)
+        return self._submit(of_paths(itertools.chain((first,), paths)), spec)
 
     def check_progress(self, batch_id: str) -> dict[str, Any]:
         """How a run stands, at the cost of one row whatever its size.
@@ -202,37 +223,52 @@ class CeleryDistributedProcessor:
         poll_interval: float = 5.0,
         show_progress: bool = False,
         *,
+        timeout: float | None = None,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
     ) -> dict[str, Any]:
         """Wait until a run has ended; returns its progress as it is then.
 
-        Meanwhile chunks whose worker or message was lost are sent again.
+        Meanwhile chunks whose worker or message was lost are sent again. A broker that is away
+        does not end the waiting, since workers go on with what they have; neither does a database
+        that restarts.
 
         Args:
             batch_id: the run.
             poll_interval: seconds between two looks.
             show_progress: print a line on standard error when something has changed.
+            timeout: seconds after which to return all the same.
             on_progress: called with each look's progress.
 
         Raises:
             ConfigurationError: there is no such run.
-            StorageError, BrokerError: the database or the broker cannot be used.
+            StorageError: the database has not answered for a quarter of an hour.
         """
+        began = answered = time.monotonic()
         swept = 0.0
         shown = ""
+        first = True
         while True:
-            progress = self.check_progress(batch_id)
+            try:
+                progress = self.check_progress(batch_id)
+            except StorageError:
+                if first or time.monotonic() - answered > _PATIENCE:
+                    raise
+                time.sleep(poll_interval)
+                continue
+            first, answered = False, time.monotonic()
             if on_progress:
                 on_progress(progress)
             line = _line(progress)
             if show_progress and line != shown:
                 sys.stderr.write(line + "\n")
                 shown = line
-            if progress["state"] in _ENDED:
+            over = timeout is not None and answered - began >= timeout
+            if over or progress["state"] in ENDED:
                 return progress
             if time.monotonic() - swept >= sweep_seconds(self._settings):
                 swept = time.monotonic()
-                sweep(self._ledger, self._settings, progress["batch_id"])
+                with contextlib.suppress(BrokerError, StorageError):  # the next may have more luck
+                    sweep(self._ledger, self._settings, progress["batch_id"])
             time.sleep(poll_interval)
 
     def get_results(
@@ -265,7 +301,7 @@ class CeleryDistributedProcessor:
         while overdue := self._ledger.overdue(
             unsent_for=-1.0, limit=1000, run_id=run_id, beyond=beyond
         ):
-            send(overdue)
+            send(overdue, self._settings)
             total += len(overdue)
             beyond = overdue[-1][1]
         return total
@@ -309,13 +345,18 @@ class CeleryDistributedProcessor:
         )
 
     def _submit(
-        self, found: Iterable[Found], spec: RunSpec, on_submitted: Callable[[int], None]
+        self,
+        found: Iterable[Found],
+        spec: RunSpec,
+        on_begun: Callable[[str], None] = lambda _run_id: None,
+        on_submitted: Callable[[int], None] = lambda _number: None,
     ) -> str:
         entries = iter(found)
         first = list(itertools.islice(entries, self._batch_size))
         witness = next((one.uri for one in first if isinstance(one, Source)), None)
         spec.settings["witness"] = witness
         run_id = self._ledger.begin(spec)
+        on_begun(run_id)
         submitted = 0
         try:
             batch = first
@@ -342,12 +383,12 @@ class CeleryDistributedProcessor:
         chunks = [sources[start : start + size] for start in range(0, len(sources), size)]
         numbers = self._ledger.add(run_id, chunks, len(rejected))
         # Only now that the chunks are committed may a worker hear of them.
-        send([(run_id, number) for number in numbers])
+        send([(run_id, number) for number in numbers], self._settings)
         self._ledger.sent(run_id, numbers)
 
 
 def _empty(state: str) -> float:
-    return 100.0 if state in _ENDED else 0.0
+    return 100.0 if state in ENDED else 0.0
 
 
 def _line(progress: dict[str, Any]) -> str:

@@ -98,8 +98,7 @@ def connections(store: SqlStore) -> Connections | None:
     with reading(store.engine) as connection:
         row = connection.execute(
             text(
-                "SELECT count(*) AS used,"
-                f" count(*) FILTER (WHERE {_OURS}) AS ours,"  # noqa: S608 (a constant)
+                f"SELECT count(*) AS used, count(*) FILTER (WHERE {_OURS}) AS ours,"  # noqa: S608
                 " current_setting('max_connections')::int"
                 " - current_setting('superuser_reserved_connections')::int AS allowed"
                 " FROM pg_stat_activity WHERE backend_type = 'client backend'"
