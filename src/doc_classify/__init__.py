@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from doc_classify.records import Classification, Extraction, Failure, RunStats
     from doc_classify.runners.async_batch import AsyncBatchProcessor
+    from doc_classify.runners.distributed import CeleryDistributedProcessor
     from doc_classify.runners.parallel import ParallelDocumentProcessor
     from doc_classify.settings import Settings, load_settings
     from doc_classify.taxonomy import Category, Taxonomy
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "AsyncBatchProcessor": "runners.async_batch",
     "Category": "taxonomy",
+    "CeleryDistributedProcessor": "runners.distributed",
     "Classification": "records",
     "Extraction": "records",
     "Failure": "records",
@@ -32,6 +34,7 @@ _HOMES = {
 __all__ = [
     "AsyncBatchProcessor",
     "Category",
+    "CeleryDistributedProcessor",
     "Classification",
     "Extraction",
     "Failure",

@@ -9,6 +9,7 @@
     │   ├── SourceChangedError        the file vanished or changed while it was read
     │   ├── SourceUnreadableError     permission denied, I/O error, ...
     │   ├── StorageError              database locked, full, read-only or away (exit code 3)
+    │   ├── BrokerError               the message broker is away (exit code 3)
     │   └── ServerError               the LLM server does not answer, or not as it should
     │       └── ServerBusyError       it has too much to do (429, 503)
     ├── CannotGoOnError               the run has to stop; what is done is stored (exit code 3)
@@ -98,6 +99,12 @@ class StorageError(TransientError):
     kind = "storage"
 
 
+class BrokerError(TransientError):
+    """The message broker cannot take or give messages."""
+
+    kind = "broker"
+
+
 class ServerError(TransientError):
     """The LLM server cannot be reached, breaks off, or answers with a fault of its own.
 
@@ -109,9 +116,7 @@ class ServerError(TransientError):
 
     kind = "server"
 
-    def __init__(
-        self, message: str, *, unreachable: bool = False, timed_out: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, unreachable: bool = False, timed_out: bool = False) -> None:
         super().__init__(message)
         self.unreachable = unreachable
         self.timed_out = timed_out

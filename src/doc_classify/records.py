@@ -283,6 +283,8 @@ class RunStats:
     ``seen`` = classified + failed + duplicates + already_done + unsupported + pending, always.
 
     Attributes:
+        submitted: files handed over to distributed workers so far, those that were rejected at
+            once included; 0 on one machine.
         skipped: hidden and temporary files, which are not counted as seen.
         already_failed: those of ``already_done`` whose earlier outcome was a failure.
         with_problems: classified documents of which some part could not be read.
@@ -297,6 +299,7 @@ class RunStats:
     """
 
     run_id: str = ""
+    submitted: int = 0
     seen: int = 0
     classified: int = 0
     failed: int = 0

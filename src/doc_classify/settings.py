@@ -22,6 +22,7 @@ from pydantic_settings import (
 )
 
 from doc_classify.errors import ConfigurationError
+from doc_classify.records import Prices
 from doc_classify.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 CONFIG_FILE = "doc-classify.toml"
@@ -175,6 +176,14 @@ class Settings(BaseSettings):
         None, ge=0, description="Price of a million cached prompt tokens; default: price_prompt."
     )
     price_completion: float = Field(0.0, ge=0, description="Price of a million answer tokens.")
+    distributed_chunk_size: int = Field(
+        25, ge=1, le=10_000, description="Documents that a distributed worker claims at a time."
+    )
+    lease_seconds: float = Field(
+        120.0,
+        ge=1,
+        description="Seconds after which a distributed worker that is not heard of is given up.",
+    )
     celery_broker_url: str = Field(
         "redis://localhost:6379/0", description="Message broker of the distributed mode."
     )
@@ -239,6 +248,18 @@ class Settings(BaseSettings):
         if field is None:
             raise ConfigurationError(f"the classifier {classifier} takes no model")
         return self.changed(classifier=classifier, **{field: model})
+
+    @property
+    def chosen_model(self) -> str | None:
+        """The model that the chosen classifier is to use; None where it has none to choose."""
+        field = MODEL_FIELDS.get(self.classifier)
+        value = getattr(self, field) if field else None
+        return None if value is None else str(value)
+
+    @property
+    def prices(self) -> Prices:
+        """Prices of an LLM's tokens."""
+        return Prices(self.price_prompt, self.price_completion, self.price_cached)
 
     @property
     def worker_count(self) -> int:

@@ -69,7 +69,8 @@ def summary_lines(stats: RunStats) -> list[str]:
         lines.append(f"{stats.needs_review:,} with too little evidence, for review")
     if stats.processed and stats.total_processing_time:
         lines.append(
-            f"{stats.total_processing_time:.1f} s with {stats.workers} workers: "
+            f"{stats.total_processing_time:.1f} s"
+            f"{f' with {stats.workers} workers' if stats.workers else ''}: "
             f"{stats.documents_per_second:,.1f} documents/s, "
             f"{stats.pages_per_second:,.1f} pages/s ({stats.pages:,} pages read, "
             f"{stats.ocr_pages:,} of them by OCR)"

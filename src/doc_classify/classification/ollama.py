@@ -10,18 +10,13 @@ context, refuses prompts that do not fit, and gives log-probabilities.
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
-import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from doc_classify.classification.chat import ChatReply, ChatRequest, ServerFacts, Token
+from doc_classify.classification.chat import ChatReply, ChatRequest, ServerFacts
 from doc_classify.classification.http import Answer, JsonClient, count, raise_for
 from doc_classify.errors import (
-    ConfigurationError,
     ContextExceededError,
     ServerError,
     ServerSetupError,
@@ -287,5 +282,3 @@ class OllamaBackend:
             more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
             text += f"; or name one that is there: {', '.join(there[:_LISTED])}{more}"
         return ServerSetupError(text)
-
-

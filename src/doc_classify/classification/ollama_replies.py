@@ -7,22 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from doc_classify.classification.chat import ChatReply
-from doc_classify.classification.http import Answer, count, expect, raise_for
-from doc_classify.classification.replies import (
-    make_usage,
-    mapping,
-    read_tokens,
-    text_of,
-    without_thoughts,
-)
-from doc_classify.errors import ContextExceededError, ServerError, ServerSetupError
-from doc_classify.records import Usage
+from doc_classify.classification.http import Answer, count
+from doc_classify.errors import ServerError
 from doc_classify.terminal import one_line
 
 PROBE_ANSWERS = ("QX7", "ZK4")
@@ -50,6 +40,7 @@ READ
 CHECK
 
 RAISE
+
 
 def full_name(name: str) -> str:
     """A model's name as the server compares it: with its tag, without the default registry."""
@@ -123,5 +114,3 @@ def innermost(answer: Answer) -> tuple[str, Mapping[str, Any]]:
         error = error.get("error", error.get("message"))
     message = error if isinstance(error, str) and error.strip() else answer.text
     return message.strip() or "no reason given", details
-
-

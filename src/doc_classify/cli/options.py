@@ -48,8 +48,7 @@ server_address = click.option(
 )
 
 
-def which_classifier(function: _F) -> _F:
-    """The options that choose the classifier."""
+def _classifier(function: _F) -> _F:
     for option in reversed(
         (
             click.option(
@@ -58,15 +57,28 @@ def which_classifier(function: _F) -> _F:
                 help="Which classifier decides: auto, embedded, ollama, openai or llamacpp.",
             ),
             click.option("--model", metavar="NAME", help="Model of an LLM; a file for llamacpp."),
-            server_address,
         )
     ):
         function = option(function)
     return function
 
 
+def which_classifier(function: _F) -> _F:
+    """The options that choose the classifier."""
+    return _classifier(server_address(function))
+
+
 def what_and_how(function: _F) -> _F:
     """The options that decide what a document's result is."""
+    return _what_and_how(function, which_classifier)
+
+
+def what_and_how_elsewhere(function: _F) -> _F:
+    """The same for workers, each of which knows the address of its own LLM server."""
+    return _what_and_how(function, _classifier)
+
+
+def _what_and_how(function: _F, which: Callable[[_F], _F]) -> _F:
     for option in reversed(
         (
             click.option("-c", "--categories", metavar="A,B,C", help="Categories by name."),
@@ -75,7 +87,7 @@ def what_and_how(function: _F) -> _F:
                 type=click.Path(path_type=Path, dir_okay=False),
                 help="TOML or JSON file with categories and descriptions.",
             ),
-            which_classifier,
+            which,
             click.option("--reasoning", "include_reasoning", is_flag=True, help="Also say why."),
             click.option(
                 "--pages",

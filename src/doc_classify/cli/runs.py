@@ -28,12 +28,20 @@ from doc_classify.settings import Settings
 from doc_classify.storage.base import ResultFilter, ResultRow, RunInfo, Store
 from doc_classify.terminal import one_line, shown_path
 
+DISTRIBUTED = "distributed"
+"""The door of the runs that workers do."""
+
 _SILENT_SECONDS = 300
 """A run that has written nothing for so long was probably killed."""
 
 
 @contextlib.contextmanager
-def _opened(database_url: str | None) -> Iterator[tuple[Store, Settings]]:
+def opened(database_url: str | None) -> Iterator[tuple[Store, Settings]]:
+    """The ledger, which has to be there.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     from doc_classify.storage import mask_url, open_existing
 
     settings = settings_from(database_url=database_url)
@@ -49,7 +57,12 @@ def _opened(database_url: str | None) -> Iterator[tuple[Store, Settings]]:
         store.close()
 
 
-def _run(store: Store, run: str | None) -> RunInfo:
+def run_of(store: Store, run: str | None) -> RunInfo:
+    """The run of that id, the newest without one.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     info = store.run(run)
     if info is None:
         raise ConfigurationError(f"there is no run {run!r}" if run else "there are no runs yet")
@@ -71,10 +84,10 @@ def _check_category(info: RunInfo, category: str | None) -> None:
 @verbose
 def runs(limit: int, database_url: str | None, as_json: bool, verbose: bool) -> int:
     """List the runs in the database, newest first."""
-    with _opened(database_url) as (store, _):
+    with opened(database_url) as (store, _):
         for info in store.runs(limit):
             if as_json:
-                click.echo(json.dumps(_info_to_dict(info)))
+                click.echo(json.dumps(info_to_dict(info)))
             else:
                 stats = info.stats
                 click.echo(
@@ -94,10 +107,18 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
     """Show how a run stands (the newest, if none is named)."""
     from doc_classify.summary import print_summary
 
-    with _opened(database_url) as (store, _):
-        info = _run(store, run)
+    with opened(database_url) as (store, settings):
+        info = run_of(store, run)
+        standing = None
+        if info.spec.door == DISTRIBUTED and info.state != "finished":
+            from doc_classify.cli import distributed
+
+            standing = distributed.standing_of(store, info, settings)
         if as_json:
-            click.echo(json.dumps(_info_to_dict(info)))
+            data = info_to_dict(info)
+            if standing:
+                data["distributed"] = distributed.standing_to_dict(standing)
+            click.echo(json.dumps(data))
             return 0
         state = _state(info)
         click.echo(f"Run {info.run_id}: {state}, {one_line(info.spec.source)}")
@@ -107,9 +128,12 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
             f"{', '.join(info.spec.categories)}"
         )
         if info.message:
-            click.echo(f"Ended with: {one_line(info.message)}")
+            ended = "Said last" if info.spec.door == DISTRIBUTED else "Ended with"
+            click.echo(f"{ended}: {one_line(info.message)}")
         print_summary(info.stats, sys.stdout)
-        if info.stats.pending and state != "running":
+        if standing:
+            click.echo("\n".join(distributed.standing_lines(standing)))
+        elif info.stats.pending and state != "running":
             click.echo("What was not reached is done by the same command as before.")
     return 0
 
@@ -141,8 +165,8 @@ def results(
     only = ResultFilter(
         category=category, failed=failed, error_kind=error_kind, needs_review=review, limit=limit
     )
-    with _opened(database_url) as (store, _):
-        info = _run(store, run)
+    with opened(database_url) as (store, _):
+        info = run_of(store, run)
         _check_category(info, category)
         shown = False
         with contextlib.closing(store.results(info.run_id, only)) as rows:  # type: ignore[type-var]
@@ -185,8 +209,8 @@ def export(run: str | None, output: Path | None, database_url: str | None, verbo
     """Write the results of a run to a .json, .jsonl, .csv or .parquet file."""
     from doc_classify.export import export_results
 
-    with _opened(database_url) as (store, _):
-        info = _run(store, run)
+    with opened(database_url) as (store, _):
+        info = run_of(store, run)
         path = output or Path("results") / f"results_{info.run_id}.json"
         click.echo(shown_path(export_results(store, info.run_id, path)))
     return 0
@@ -225,8 +249,8 @@ def retry(
     # A kind may also be "unsupported", which counts as no failure.
     failed = not (category or error_kind)
     only = ResultFilter(category=category, error_kind=error_kind, failed=failed)
-    with _opened(database_url) as (store, _):
-        info = _run(store, run)
+    with opened(database_url) as (store, _):
+        info = run_of(store, run)
         settings = settings_from(
             database_url=database_url,
             workers=workers,
@@ -238,6 +262,10 @@ def retry(
         if not any(True for _ in islice(store.task_files(info.run_id, only), 1)):
             click.echo(f"Nothing in run {info.run_id} matches.", err=as_json)
             return 0
+    if info.spec.door == DISTRIBUTED:
+        from doc_classify.cli.distributed import retry_elsewhere
+
+        return retry_elsewhere(settings, info.run_id, only, as_json=as_json)
     progress = ProgressReport(None, recursive=True, shown=not as_json)
     with ParallelDocumentProcessor(
         use_database=True,
@@ -254,18 +282,21 @@ def retry(
 
 
 def _model(info: RunInfo) -> str:
+    if not info.spec.fingerprint and info.spec.classifier != "embedded":
+        return " (the first worker settles which model)"
     model = info.spec.settings.get("model")
     return f" with {one_line(str(model))}" if model else ""
 
 
 def _state(info: RunInfo) -> str:
-    if info.state != "running":
+    if info.state != "running" or info.spec.door == DISTRIBUTED:
         return info.state
     silent = datetime.now(UTC) - datetime.fromisoformat(info.heartbeat)
     return "killed?" if silent.total_seconds() > _SILENT_SECONDS else "running"
 
 
-def _info_to_dict(info: RunInfo) -> dict[str, Any]:
+def info_to_dict(info: RunInfo) -> dict[str, Any]:
+    """A run, JSON-ready."""
     from doc_classify.cli.report import stats_to_dict
 
     return {
@@ -274,6 +305,7 @@ def _info_to_dict(info: RunInfo) -> dict[str, Any]:
         "source": info.spec.source,
         "door": info.spec.door,
         "classifier": info.spec.classifier,
+        "model": info.spec.settings.get("model"),
         "categories": list(info.spec.categories),
         "started": info.started,
         "heartbeat": info.heartbeat,

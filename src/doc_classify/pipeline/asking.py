@@ -88,10 +88,10 @@ class Asking:
         self._classifier = classifier
         self._budget = budget
         self._give_up = give_up
-        self._pace = Pace(maximum)
-        self._breaker = Breaker(self._check, give_up=give_up, on_wait=on_notice)
-        self._tasks = asyncio.Semaphore(maximum)
         self._on_notice = on_notice
+        self._pace = Pace(maximum)
+        self._breaker = self._new_breaker()
+        self._tasks = asyncio.Semaphore(maximum)
         self._told = False
         self._refused_since: float | None = None
         self._suspects: list[Outcome] = []
@@ -116,6 +116,7 @@ class Asking:
             BudgetReachedError: nothing more may be spent; what was in flight has been handed on.
         """
         stopping = asyncio.create_task(self._out_of_budget.wait())
+        self._breaker = self._new_breaker()
         try:
             async with asyncio.TaskGroup() as group:
                 while document := await self._next(documents, stopping):
@@ -148,6 +149,9 @@ class Asking:
             return None
         found = getting.result()
         return None if isinstance(found, End) else found
+
+    def _new_breaker(self) -> Breaker:
+        return Breaker(self._check, give_up=self._give_up, on_wait=self._on_notice)
 
     async def _place(self, *, ahead: bool = False) -> Place:
         while True:

@@ -79,7 +79,7 @@ class Plan:
         if options.ocr:
             check_languages(options.ocr_languages)
         taxonomy = taxonomy or settings.make_taxonomy()
-        prices = Prices(settings.price_prompt, settings.price_completion, settings.price_cached)
+        prices = settings.prices
         asks = isinstance(classifier, LlmClassifier)
         if asks and settings.max_cost is not None and not prices:
             raise ConfigurationError(

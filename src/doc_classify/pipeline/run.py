@@ -1,71 +1,20 @@
-"""One run from the first file to the last stored result.
-
-::
-
-    intake (thread)             workers (processes)                     recorder (thread)
-    walk -> hash -> register    extract -> classify                     batches -> store
-                     └── chunks ──┘   └── texts ── ask an LLM ── outcomes ──┘
-
-Where an LLM decides, workers only extract, and the requests are sent from here (:mod:`.asking`).
-All queues are bounded, so memory does not grow with the number of documents: a slow store holds
-back the workers or the LLM, and busy workers hold back the walk.
-"""
+"""One run on this machine, from the first file to the last stored result."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable, Iterable
 
 from doc_classify.classification.llm import LlmClassifier
-from doc_classify.discovery import Skipped, hash_file, look_at
-from doc_classify.errors import (
-    BudgetReachedError,
-    SourceChangedError,
-    SourceUnreadableError,
-    StorageError,
-    TimeLimitError,
-    TransientError,
-    WorkerCrashError,
-)
-from doc_classify.pipeline.asking import Asking, End, ReadDocument
-from doc_classify.pipeline.copies import FETCH_THREADS, Copies, in_chunks
-from doc_classify.pipeline.isolation import Death, IsolatedWorker
-from doc_classify.pipeline.messages import Reply, Request
+from doc_classify.errors import BudgetReachedError
 from doc_classify.pipeline.plan import Plan
-from doc_classify.records import (
-    Extraction,
-    Failure,
-    Outcome,
-    Rejected,
-    RunStats,
-    Source,
-    Timings,
-    is_object_uri,
-)
-from doc_classify.storage.base import Hashed, Store, Task
-
-_T = TypeVar("_T")
-
-Entry = Source | Rejected | Skipped
-
-QUARANTINE_AFTER = 3
-"""A document that killed this many workers, over all runs, is not tried again unless asked."""
-
-_INTAKE_BATCH = 200
-_HASH_THREADS = 4
-_FLUSH_SECONDS = 1.0
+from doc_classify.pipeline.stages import Entry, Equipment, Stages
+from doc_classify.records import RunStats
+from doc_classify.storage.base import Store
 
 
 class Run:
-    """Takes entries of a discovery through all stages into a store.
+    """Takes entries of a discovery through all stages into a store, as a run of their own.
 
     Args:
         store: where everything is kept.
@@ -87,27 +36,7 @@ class Run:
         self._store = store
         self._plan = plan
         self._on_progress = on_progress or (lambda _stats: None)
-        self._store_thread = ThreadPoolExecutor(1, "store")
-        self._intake_thread = ThreadPoolExecutor(1, "intake")
-        self._hash_threads = ThreadPoolExecutor(_HASH_THREADS, "hash")
-        self._fetch_threads = ThreadPoolExecutor(FETCH_THREADS, "fetch")
-        self._stopping = threading.Event()
-        self._copies = Copies(self._stopping)
-        self._chunks: asyncio.Queue[list[Task] | End] = asyncio.Queue(2 * plan.workers)
-        self._texts: asyncio.Queue[ReadDocument | End] = asyncio.Queue(plan.max_concurrent)
-        self._outcomes: asyncio.Queue[Outcome | End] = asyncio.Queue(4 * plan.batch_size)
-        self._asking: Asking | None = None
-        if classifier:
-            self._asking = Asking(
-                classifier,
-                maximum=plan.max_concurrent,
-                give_up=plan.give_up,
-                budget=plan.budget(),
-                on_notice=on_notice or (lambda _notice: None),
-            )
-        self._started = 0.0
-        self._numbers = itertools.count()
-        self.run_id = ""
+        self._equipment = Equipment(plan, classifier, on_notice)
         self.stats = RunStats()
 
     async def execute(self, entries: Iterable[Entry], source: str, door: str) -> RunStats:
@@ -122,282 +51,39 @@ class Run:
             ServerSetupError: the LLM server cannot be used, or did not come back.
             BudgetReachedError: nothing more may be spent on the LLM.
         """
-        self._started = time.monotonic()
+        equipment = self._equipment
         try:
-            self.run_id = await self._in_store(
-                lambda: self._store.start_run(self._plan.spec(source, door))
-            )
-            self.stats = RunStats(run_id=self.run_id)
-            await self._run_stages(iter(entries))
+            spec = self._plan.spec(source, door)
+            run_id = await equipment.in_store(lambda: self._store.start_run(spec))
+            self.stats = RunStats(run_id=run_id)
+            stages = Stages(self._store, equipment, run_id, on_progress=self._progressed)
+
+            async def closing(error: BaseException | None) -> None:
+                await equipment.close_workers()
+                state, message = _end(error)
+                stats = await equipment.in_store(
+                    lambda: self._store.finish_run(
+                        run_id, state, stages.elapsed(), message, equipment.spent
+                    )
+                )
+                stats.workers = self._plan.workers
+                self._progressed(stats)
+
+            await stages.work(entries, closing)
         finally:
-            self._stopping.set()
-            for threads in (
-                self._intake_thread,
-                self._hash_threads,
-                self._fetch_threads,
-                self._store_thread,
-            ):
-                threads.shutdown(wait=True, cancel_futures=True)
-            self._copies.close()
+            equipment.shut()
         return self.stats
 
-    async def _run_stages(self, entries: Iterator[Entry]) -> None:
-        producing = asyncio.create_task(self._produce(entries))
-        recording = asyncio.create_task(self._record())
-        state, message = "finished", None
-        try:
-            await asyncio.wait({producing, recording}, return_when=asyncio.FIRST_COMPLETED)
-            if not producing.done():  # only an error ends the recorder first
-                recording.result()
-            await producing
-        except asyncio.CancelledError:
-            state, message = "interrupted", "stopped by the user"
-            raise
-        except BudgetReachedError as error:
-            state, message = "interrupted", str(error)
-            raise
-        except BaseException as error:
-            state, message = "failed", str(error) or type(error).__name__
-            raise
-        finally:
-            # Shielded, since a second cancellation must not lose what the workers had finished.
-            await asyncio.shield(self._close(producing, recording, state, message))
-
-    async def _produce(self, entries: Iterator[Entry]) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._take_in(entries))
-                if self._asking:
-                    group.create_task(self._asking.run(self._texts, self._outcomes.put))
-                workers = [group.create_task(self._work()) for _ in range(self._plan.workers)]
-                await asyncio.wait(workers)
-                if self._asking:
-                    await self._texts.put(End())
-        except BaseExceptionGroup as errors:
-            # One cause is enough: the other tasks were cancelled because of it.
-            raise errors.exceptions[0] from None
-
-    async def _close(
-        self,
-        producing: asyncio.Task[None],
-        recording: asyncio.Task[None],
-        state: str,
-        message: str | None,
-    ) -> None:
-        self._stopping.set()
-        producing.cancel()
-        await asyncio.wait({producing})
-        # The recorder may end by an error while the queue is full: then nobody takes the end.
-        ending = asyncio.create_task(self._outcomes.put(End()))
-        await asyncio.wait({ending, recording}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({recording})
-        ending.cancel()
-        try:
-            recording.result()
-            self.stats = await self._in_store(
-                lambda: self._store.finish_run(
-                    self.run_id,
-                    state,
-                    self._elapsed(),
-                    message,
-                    self._asking.spent if self._asking else None,
-                )
-            )
-        except StorageError:
-            if state != "failed":  # else the error that stopped the run is the one to report
-                raise
-        self.stats.workers = self._plan.workers
-        self._on_progress(self.stats)
-
-    # --- intake -------------------------------------------------------------------------------
-
-    async def _take_in(self, entries: Iterator[Entry]) -> None:
-        loop = asyncio.get_running_loop()
-        while batch := await loop.run_in_executor(
-            self._intake_thread, lambda: list(itertools.islice(entries, _INTAKE_BATCH))
-        ):
-            sources = [entry for entry in batch if isinstance(entry, Source)]
-            rejected = [entry for entry in batch if isinstance(entry, Rejected)]
-            skipped = sum(isinstance(entry, Skipped) for entry in batch)
-            known = await self._in_store(partial(self._store.known_hashes, sources))
-            hashed, unreadable = await loop.run_in_executor(
-                self._intake_thread, self._hash, sources, known
-            )
-            tasks = await self._in_store(
-                partial(self._register, hashed, rejected + unreadable, skipped)
-            )
-            self._on_progress(self.stats)
-            to_read = {task.source.uri for task in tasks if task.extraction is None}
-            self._copies.drop(
-                source
-                for source, sha256 in zip(sources, known, strict=True)
-                if sha256 is None and source.uri not in to_read
-            )
-            for chunk in in_chunks(tasks, self._plan.chunk_size):
-                await self._chunks.put(chunk)
-        for _ in range(self._plan.workers):
-            await self._chunks.put(End())
-
-    def _register(
-        self, hashed: Sequence[Hashed], rejected: Sequence[Rejected], skipped: int
-    ) -> list[Task]:
-        if rejected or skipped:
-            self.stats.seen += self._store.reject(self.run_id, rejected, skipped)
-        registration = self._store.register(self.run_id, hashed)
-        self.stats.seen += sum(registration.statuses.values())
-        return registration.tasks
-
-    def _hash(
-        self, sources: Sequence[Source], known: Sequence[str | None]
-    ) -> tuple[list[Hashed], list[Rejected]]:
-        hashing = [
-            (self._fetch_threads if is_object_uri(source.uri) else self._hash_threads).submit(
-                _hash_one, source, sha256, self._stopping, self._copies
-            )
-            for source, sha256 in zip(sources, known, strict=True)
-        ]
-        results = [future.result() for future in hashing]
-        return (
-            [result for result in results if isinstance(result, Hashed)],
-            [result for result in results if isinstance(result, Rejected)],
-        )
-
-    # --- workers ------------------------------------------------------------------------------
-
-    async def _work(self) -> None:
-        worker = IsolatedWorker(self._plan.worker_config(), recycle_after=self._plan.recycle_after)
-        try:
-            while not isinstance(chunk := await self._chunks.get(), End):
-                await self._work_on(worker, chunk)
-            await worker.stop()
-        finally:
-            await worker.kill()
-
-    async def _work_on(self, worker: IsolatedWorker, chunk: list[Task]) -> None:
-        waiting = deque[Task]()
-        missing = await self._copies.provide(chunk)
-        for task in chunk:
-            if failure := missing.get(task.document_id):
-                await self._outcomes.put(_failed(task, failure, crashes=task.crashes))
-            elif outcome := self._decided(task):
-                self._copies.drop([task.source])
-                await self._outcomes.put(outcome)
-            elif self._asking and isinstance(task.extraction, Extraction):
-                stored = ReadDocument(task, task.extraction, False, Timings(), task.crashes)
-                await self._texts.put(stored)
-            else:
-                waiting.append(task)
-        deaths: dict[int, int] = {}
-        while waiting:
-            batch = list(waiting)
-            requests = [self._request(task) for task in batch]
-            async with contextlib.aclosing(worker.answer(requests)) as answers:
-                async for index, answer in answers:
-                    task = batch[index]
-                    died = task.crashes + deaths.get(task.document_id, 0)
-                    if not isinstance(answer, Death):
-                        self._copies.drop([waiting.popleft().source])
-                        await self._hand_on(task, answer, died)
-                        continue
-                    await self._in_store(
-                        partial(
-                            self._store.crashed,
-                            self.run_id,
-                            task.document_id,
-                            answer.worker,
-                            answer.reason,
-                        )
-                    )
-                    deaths[task.document_id] = deaths.get(task.document_id, 0) + 1
-                    # A hang will hang again; a crash may have been another's doing: once more.
-                    if answer.timed_out or deaths[task.document_id] > 1:
-                        self._copies.drop([waiting.popleft().source])
-                        kind = TimeLimitError.kind if answer.timed_out else WorkerCrashError.kind
-                        await self._outcomes.put(
-                            _failed(task, Failure(kind, answer.reason), crashes=died + 1)
-                        )
-
-    async def _hand_on(self, task: Task, reply: Reply, crashes: int) -> None:
-        """Give a worker's answer to the LLM, where that has yet to decide, else to the recorder."""
-        if self._asking and reply.extraction:
-            read = ReadDocument(task, reply.extraction, True, reply.timings, crashes)
-            await self._texts.put(read)
-            return
-        await self._outcomes.put(
-            Outcome(
-                document_id=task.document_id,
-                file_id=task.file_id,
-                classification=reply.classification,
-                failure=reply.failure,
-                extraction=reply.extraction,
-                timings=reply.timings,
-                crashes=crashes,
-            )
-        )
-
-    def _decided(self, task: Task) -> Outcome | None:
-        """The outcome of a task that no worker needs to see."""
-        if isinstance(task.extraction, Failure):
-            return _failed(task, task.extraction, crashes=task.crashes)
-        if task.crashes >= QUARANTINE_AFTER and not self._plan.force:
-            reason = f"quarantined: {task.crashes} workers died on it"
-            return _failed(task, Failure(WorkerCrashError.kind, reason), crashes=task.crashes)
-        return None
-
-    def _request(self, task: Task) -> Request:
-        assert not isinstance(task.extraction, Failure)  # noqa: S101 (see _decided)
-        copy = self._copies.of(task.source)
-        return Request(next(self._numbers), task.source, task.extraction, copy)
-
-    # --- recorder -----------------------------------------------------------------------------
-
-    async def _record(self) -> None:
-        batch: list[Outcome] = []
-        ended = False
-        while not ended:
-            deadline = time.monotonic() + _FLUSH_SECONDS
-            while len(batch) < self._plan.batch_size:
-                try:
-                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                        item = await self._outcomes.get()
-                except TimeoutError:
-                    break
-                if isinstance(item, End):
-                    ended = True
-                    break
-                batch.append(item)
-            if batch:
-                self.stats = await self._in_store(
-                    partial(self._store.record, self.run_id, batch, seconds=self._elapsed())
-                )
-                self._on_progress(self.stats)
-                batch = []
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self._started
-
-    async def _in_store(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._store_thread, work)
+    def _progressed(self, stats: RunStats) -> None:
+        self.stats = stats
+        self._on_progress(stats)
 
 
-def _hash_one(
-    source: Source, known: str | None, stopping: threading.Event, copies: Copies
-) -> Hashed | Rejected:
-    if known is not None:
-        return Hashed(source, known)
-    hash_source = copies.hash if is_object_uri(source.uri) else hash_file
-    try:
-        if stopping.is_set():
-            raise SourceUnreadableError("the run was stopped")
-        try:
-            return Hashed(source, hash_source(source))
-        except SourceChangedError:
-            # It changed after it was listed; what it is now is as good.
-            now = look_at(source.uri)
-            return Hashed(now, hash_source(now)) if isinstance(now, Source) else now
-    except TransientError as error:
-        return Rejected(source.uri, error.kind, str(error))
-
-
-def _failed(task: Task, failure: Failure, crashes: int) -> Outcome:
-    return Outcome(task.document_id, task.file_id, failure=failure, crashes=crashes)
+def _end(error: BaseException | None) -> tuple[str, str | None]:
+    """The final state of a run, and why."""
+    if error is None:
+        return "finished", None
+    if isinstance(error, asyncio.CancelledError):
+        return "interrupted", "stopped by the user"
+    state = "interrupted" if isinstance(error, BudgetReachedError) else "failed"
+    return state, str(error) or type(error).__name__

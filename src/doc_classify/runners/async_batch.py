@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from doc_classify.discovery import of_paths
-from doc_classify.pipeline.run import Entry
+from doc_classify.pipeline.stages import Entry
 from doc_classify.records import RunStats
 from doc_classify.runners.base import Processor
 from doc_classify.settings import Settings

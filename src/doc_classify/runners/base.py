@@ -18,7 +18,8 @@ from doc_classify.discovery import location, of_paths, of_uri, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.pipeline.plan import Plan
-from doc_classify.pipeline.run import Entry, Run
+from doc_classify.pipeline.run import Run
+from doc_classify.pipeline.stages import Entry
 from doc_classify.records import RunStats, display_name
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage import open_store, temporary_store

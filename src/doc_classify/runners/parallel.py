@@ -7,7 +7,7 @@ from pathlib import Path
 
 from doc_classify.blocking import run_blocking
 from doc_classify.discovery import of_paths
-from doc_classify.pipeline.run import Entry
+from doc_classify.pipeline.stages import Entry
 from doc_classify.records import RunStats
 from doc_classify.runners.base import Processor
 from doc_classify.settings import Settings

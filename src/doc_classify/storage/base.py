@@ -179,22 +179,26 @@ class Store(Protocol):
         """Those of the hashes that :meth:`register` would find ``already_done``."""
         ...
 
-    def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:
+    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
         """Record files seen by a run and decide what each one means, in one transaction.
 
-        A file registered by this run before is left out (a repeat does no harm). The first file
+        A file registered by this run before is left out (a repeat does no harm); with ``again``,
+        those of them that are still pending are tasks once more. The first file
         of a document in the run is a task (``pending``) unless a result under the run's
         fingerprint exists (``already_done``; failures that a retry may mend are tasks again, and
         with ``force`` everything is). Further files of the document are ``duplicate``.
         """
         ...
 
-    def reject(self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0) -> int:
+    def reject(
+        self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0, *, again: bool = False
+    ) -> int:
         """Record what discovery could not take.
 
         ``unreadable``, ``vanished`` and ``changed`` count as failed, all else as unsupported.
         Adds ``skipped`` to the run's count of hidden and temporary files. Returns how many of
-        ``rejected`` were new to the run.
+        ``rejected`` were new to the run. Files registered before are left as they are, save with
+        ``again`` those that are still pending: an earlier attempt found them there.
         """
         ...
 

@@ -16,7 +16,9 @@ from doc_classify.errors import ConfigurationError, StorageError
 
 _BUSY_TIMEOUT = 30.0
 """Seconds a SQLite writer waits for another: shorter ones fail under eight writers."""
-_POOL_SIZE = 2
+_POOL_SIZE, _OVERFLOW = 2, 1
+CONNECTIONS = _POOL_SIZE + _OVERFLOW
+"""Connections to PostgreSQL that one process has at most."""
 _READ_ONLY = "doc_classify_read_only"
 
 
@@ -76,7 +78,7 @@ def make_engine(url: str, *, durable: bool = True) -> Engine:
     engine = create_engine(
         parsed,
         pool_size=_POOL_SIZE,
-        max_overflow=1,
+        max_overflow=_OVERFLOW,
         pool_pre_ping=True,
         hide_parameters=True,
         # PgBouncer in transaction mode cannot keep prepared statements.
@@ -165,10 +167,14 @@ def reading(engine: Engine) -> Iterator[Connection]:
     Raises:
         StorageError: the database did not answer.
     """
-    with (
-        _translated(engine),
-        engine.execution_options(**{_READ_ONLY: True}).connect() as connection,
-    ):
+    with _translated(engine), connecting(engine) as connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def connecting(engine: Engine) -> Iterator[Connection]:
+    """The same, with the driver's own errors."""
+    with engine.execution_options(**{_READ_ONLY: True}).connect() as connection:
         yield connection
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, update
@@ -103,13 +104,22 @@ def stats_of(row: Any) -> RunStats:
     prices = row.spec["settings"].get("prices")
     return RunStats(
         run_id=row.id,
-        total_processing_time=row.seconds,
+        total_processing_time=_seconds(row),
         extract_seconds=row.extract_seconds,
         classify_seconds=row.classify_seconds,
+        submitted=row.submitted,
         workers=int(row.spec["settings"].get("workers", 0)),
         cost=Prices(**prices).cost(usage) if prices and any(prices.values()) else None,
         **{name: getattr(row, name) for name in COUNTERS},
     )
+
+
+def _seconds(row: Any) -> float:
+    if not row.chunks:
+        return float(row.seconds)
+    # Each of many machines knows only its own time.
+    began, ended = map(datetime.fromisoformat, (row.started, row.finished or row.heartbeat))
+    return max(0.0, (ended - began).total_seconds())
 
 
 def _pending(connection: Connection, run_id: str, file_ids: Sequence[int]) -> set[int]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from doc_classify.errors import UnsupportedTypeError, is_permanent
 from doc_classify.records import Extraction, Failure, FileStatus, Rejected
@@ -40,12 +40,12 @@ COUNTER_OF = {
 }
 """The counter of a run that a file's status moves; ``pending`` is the rest of ``seen``."""
 
-_FAILED_REJECTIONS = frozenset({"unreadable", "vanished", "changed"})
+_FAILED_REJECTIONS = frozenset({"unreadable", "vanished", "changed", "given_up"})
 """Kinds of rejection that are a failure to read; the others are things we never take."""
 
 
 def register(
-    connection: Connection, run_id: str, spec: RunSpec, seen: Sequence[Hashed]
+    connection: Connection, run_id: str, spec: RunSpec, seen: Sequence[Hashed], *, again: bool
 ) -> Registration:
     """See :meth:`doc_classify.storage.base.Store.register`."""
     lock_run(connection, run_id)
@@ -53,6 +53,18 @@ def register(
     document_of = _document_ids(connection, list(by_uri.values()))
     file_of = _file_ids(connection, by_uri, document_of)
     known = _registered(connection, run_id, list(file_of.values()))
+    left: list[Hashed] = []
+    if again:
+        pending = [hashed for uri, hashed in by_uri.items() if _is_pending(known.get(file_of[uri]))]
+        left = [
+            hashed
+            for hashed in pending
+            if known[file_of[hashed.source.uri]][1] == document_of[hashed.sha256]
+        ]
+        # The others have changed since: they are what they are now.
+        changed = [file_of[hashed.source.uri] for hashed in pending if hashed not in left]
+        _forget(connection, run_id, changed)
+        known = {file: found for file, found in known.items() if file not in set(changed)}
     fresh = [hashed for uri, hashed in by_uri.items() if file_of[uri] not in known]
     ids = sorted({document_of[hashed.sha256] for hashed in fresh})
     first_file = _first_files(connection, run_id, ids)
@@ -98,11 +110,13 @@ def register(
         bytes=sum(hashed.source.size for hashed in work),
         **{COUNTER_OF[s]: n for s, n in statuses.items() if s in COUNTER_OF},
     )
-    tasks = _tasks(connection, spec, work, document_of, file_of)
+    tasks = _tasks(connection, spec, work + left, document_of, file_of)
     return Registration(tasks, dict(statuses), already_failed)
 
 
-def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], skipped: int) -> int:
+def reject(
+    connection: Connection, run_id: str, rejected: Sequence[Rejected], skipped: int, *, again: bool
+) -> int:
     """See :meth:`doc_classify.storage.base.Store.reject`."""
     lock_run(connection, run_id)
     by_uri = {item.uri: item for item in rejected}
@@ -117,9 +131,12 @@ def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], sk
     known = _registered(connection, run_id, list(file_of.values()))
     statuses: Counter[FileStatus] = Counter()
     rows = []
+    seen = 0
     for uri, item in by_uri.items():
-        if file_of[uri] in known:
+        found = known.get(file_of[uri])
+        if found and not (again and _is_pending(found)):
             continue
+        seen += found is None
         failed = item.kind in _FAILED_REJECTIONS
         status = FileStatus.FAILED if failed else FileStatus.UNSUPPORTED
         statuses[status] += 1
@@ -132,15 +149,15 @@ def reject(connection: Connection, run_id: str, rejected: Sequence[Rejected], sk
                 "error_message": clean(item.message),
             }
         )
-    upsert(connection, run_files, rows, key=("run_id", "file_id"), replace=False)
+    upsert(connection, run_files, rows, key=("run_id", "file_id"), replace=again)
     add_to_counters(
         connection,
         run_id,
-        seen=len(rows),
+        seen=seen,
         skipped=skipped,
         **{COUNTER_OF[status]: number for status, number in statuses.items()},
     )
-    return len(rows)
+    return seen
 
 
 def lock_run(connection: Connection, run_id: str) -> None:
@@ -231,13 +248,29 @@ def _file_rows(connection: Connection, uris: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _registered(connection: Connection, run_id: str, file_ids: Sequence[int]) -> set[int]:
-    found: set[int] = set()
+def _is_pending(found: tuple[FileStatus, int | None] | None) -> bool:
+    return found is not None and found[0] is FileStatus.PENDING
+
+
+def _forget(connection: Connection, run_id: str, file_ids: Sequence[int]) -> None:
     for part in batches(file_ids):
-        query = select(run_files.c.file_id).where(
+        connection.execute(
+            delete(run_files).where(run_files.c.run_id == run_id, run_files.c.file_id.in_(part))
+        )
+    add_to_counters(connection, run_id, seen=-len(file_ids))
+
+
+def _registered(
+    connection: Connection, run_id: str, file_ids: Sequence[int]
+) -> dict[int, tuple[FileStatus, int | None]]:
+    """Status and document of the files that the run has already."""
+    found: dict[int, tuple[FileStatus, int | None]] = {}
+    for part in batches(file_ids):
+        query = select(run_files.c.file_id, run_files.c.status, run_files.c.document_id).where(
             run_files.c.run_id == run_id, run_files.c.file_id.in_(part)
         )
-        found.update(connection.execute(query).scalars())
+        for file_id, status, document in connection.execute(query):
+            found[file_id] = FileStatus(status), document
     return found
 
 

@@ -146,7 +146,28 @@ runs = Table(
     Column("seconds", Float, nullable=False),
     Column("extract_seconds", Float, nullable=False),
     Column("classify_seconds", Float, nullable=False),
+    # Of a distributed run: files handed to its chunks so far, and chunks made and done.
+    Column("submitted", BigInteger, nullable=False, default=0),
+    Column("chunks", Integer, nullable=False, default=0),
+    Column("chunks_done", Integer, nullable=False, default=0),
     *(Column(name, BigInteger, nullable=False) for name in COUNTERS),
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("run_id", String(32), ForeignKey("runs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    # [[uri, size, mtime_ns], ...]: a row for each of half a million files would cost far more.
+    Column("entries", Text, nullable=False),
+    Column("files", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("holder", Text),
+    # Seconds since the epoch, by the database's clock: those of the machines differ.
+    Column("lease_until", Float),
+    Column("sent_at", Float),
+    Index(None, "state", "lease_until"),
 )
 
 run_files = Table(

@@ -6,7 +6,9 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, insert, select, update
@@ -22,7 +24,13 @@ from doc_classify.storage.base import (
     RunInfo,
     RunSpec,
 )
-from doc_classify.storage.engine import make_engine, prepare_folder, reading, storage_error
+from doc_classify.storage.engine import (
+    connecting,
+    make_engine,
+    prepare_folder,
+    reading,
+    storage_error,
+)
 from doc_classify.storage.listing import add_breakdowns, list_results, list_sources
 from doc_classify.storage.recording import read_stats, record, stats_of, usage_row
 from doc_classify.storage.registering import register, reject, status_of
@@ -43,6 +51,7 @@ _T = TypeVar("_T")
 
 _TRIES = 5
 _FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
 
 
 class SqlStore:
@@ -51,41 +60,51 @@ class SqlStore:
     Args:
         url: ``sqlite:///FILE`` or ``postgresql://...``; created or migrated when opened.
         durable: False only for stores that nobody misses after a power cut.
+        patience: seconds to wait for a server that is away, before every write and read of a
+            worker; 0 gives up after a few tries.
 
     Raises:
         ConfigurationError: the address is malformed, or the database too new for this program.
         StorageError: the database cannot be opened.
     """
 
-    def __init__(self, url: str, *, durable: bool = True) -> None:
+    def __init__(self, url: str, *, durable: bool = True, patience: float = 0.0) -> None:
+        self._patience = patience
         self._engine: Engine = make_engine(url, durable=durable)
         prepare_folder(self._engine.url)
         upgrade(self._engine)
         self._specs: dict[str, RunSpec] = {}
 
-    def start_run(self, spec: RunSpec) -> str:
+    @property
+    def engine(self) -> Engine:
+        """The engine, for the other parts of the ledger."""
+        return self._engine
+
+    def start_run(self, spec: RunSpec, *, state: str = "running") -> str:
         """See :meth:`~doc_classify.storage.base.Store.start_run`."""
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + secrets.token_hex(3)
         at = now()
         row = {
             "id": run_id,
-            "state": "running",
+            "state": state,
             "spec": clean_json(asdict(spec)),
             "fingerprint": spec.fingerprint,
             "started": at,
             "heartbeat": at,
             **dict.fromkeys(("seconds", "extract_seconds", "classify_seconds"), 0.0),
-            **dict.fromkeys(COUNTERS, 0),
+            **dict.fromkeys((*COUNTERS, "submitted", "chunks", "chunks_done"), 0),
         }
-        self._write(lambda connection: upsert(connection, runs, [row], key=("id",), replace=False))
-        self._specs[run_id] = spec
+        self.write(lambda connection: upsert(connection, runs, [row], key=("id",), replace=False))
+        if spec.fingerprint:  # else a worker has yet to settle it
+            self._specs[run_id] = spec
         return run_id
 
     def known_hashes(self, sources: Sequence[Source]) -> list[str | None]:
         """See :meth:`~doc_classify.storage.base.Store.known_hashes`."""
         found: dict[tuple[bytes, int, int], str] = {}
         digests = [uri_digest(source.uri) for source in sources]
-        with reading(self._engine) as connection:
+
+        def work(connection: Connection) -> None:
             for part in batches(digests):
                 query = (
                     select(files.c.uri_digest, files.c.size, files.c.mtime_ns, documents.c.sha256)
@@ -94,6 +113,8 @@ class SqlStore:
                 )
                 for digest, size, mtime_ns, sha256 in connection.execute(query):
                     found[bytes(digest), size, mtime_ns] = bytes(sha256).hex()
+
+        self.read(work)
         return [
             found.get((digest, int64(source.size), int64(source.mtime_ns)))
             for digest, source in zip(digests, sources, strict=True)
@@ -116,14 +137,18 @@ class SqlStore:
                 )
         return found
 
-    def register(self, run_id: str, seen: Sequence[Hashed]) -> Registration:
+    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
         """See :meth:`~doc_classify.storage.base.Store.register`."""
         spec = self._spec(run_id)
-        return self._write(lambda connection: register(connection, run_id, spec, seen))
+        return self.write(lambda connection: register(connection, run_id, spec, seen, again=again))
 
-    def reject(self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0) -> int:
+    def reject(
+        self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0, *, again: bool = False
+    ) -> int:
         """See :meth:`~doc_classify.storage.base.Store.reject`."""
-        return self._write(lambda connection: reject(connection, run_id, rejected, skipped))
+        return self.write(
+            lambda connection: reject(connection, run_id, rejected, skipped, again=again)
+        )
 
     def record(self, run_id: str, outcomes: Sequence[Outcome], *, seconds: float = 0.0) -> RunStats:
         """See :meth:`~doc_classify.storage.base.Store.record`."""
@@ -133,7 +158,7 @@ class SqlStore:
             record(connection, run_id, spec, outcomes, seconds)
             return read_stats(connection, run_id)
 
-        return self._write(work)
+        return self.write(work)
 
     def crashed(self, run_id: str, document_id: int, worker: str, reason: str) -> None:
         """See :meth:`~doc_classify.storage.base.Store.crashed`."""
@@ -145,7 +170,7 @@ class SqlStore:
             "reason": clean(reason),
             "at": now(),
         }
-        self._write(lambda connection: connection.execute(insert(attempts), [row]))
+        self.write(lambda connection: connection.execute(insert(attempts), [row]))
 
     def finish_run(
         self,
@@ -175,7 +200,7 @@ class SqlStore:
             add_breakdowns(connection, run_id, spec.fingerprint, stats)
             return stats
 
-        return self._write(work)
+        return self.write(work)
 
     def run(self, run_id: str | None = None) -> RunInfo | None:
         """See :meth:`~doc_classify.storage.base.Store.run`.
@@ -183,6 +208,9 @@ class SqlStore:
         Raises:
             ConfigurationError: several runs begin with ``run_id``.
         """
+        return self._found(run_id, breakdowns=True)
+
+    def _found(self, run_id: str | None, *, breakdowns: bool) -> RunInfo | None:
         query = select(runs).order_by(runs.c.started.desc(), runs.c.id.desc())
         if run_id is not None:
             query = query.where(runs.c.id.startswith(run_id, autoescape=True))
@@ -194,8 +222,17 @@ class SqlStore:
             if not found:
                 return None
             info = _run_info((exact or found)[0])
-            add_breakdowns(connection, info.run_id, info.spec.fingerprint, info.stats)
+            if breakdowns:
+                add_breakdowns(connection, info.run_id, info.spec.fingerprint, info.stats)
         return info
+
+    def progress(self, run_id: str) -> RunInfo | None:
+        """Like :meth:`run` without the breakdowns: one row, whatever the size of the run.
+
+        Raises:
+            ConfigurationError: several runs begin with ``run_id``.
+        """
+        return self._found(run_id, breakdowns=False)
 
     def runs(self, limit: int | None = None) -> Iterator[RunInfo]:
         """See :meth:`~doc_classify.storage.base.Store.runs`."""
@@ -222,30 +259,59 @@ class SqlStore:
 
     def _spec(self, run_id: str) -> RunSpec:
         if run_id not in self._specs:
-            with reading(self._engine) as connection:
-                stored = connection.execute(
-                    select(runs.c.spec).where(runs.c.id == run_id)
-                ).scalar_one_or_none()
+            query = select(runs.c.spec).where(runs.c.id == run_id)
+            stored = self.read(lambda connection: connection.execute(query).scalar_one_or_none())
             if stored is None:
                 raise ConfigurationError(f"there is no run {run_id!r}")
-            self._specs[run_id] = _spec_of(stored)
+            spec = spec_of(stored)
+            if not spec.fingerprint:
+                return spec
+            self._specs[run_id] = spec
         return self._specs[run_id]
 
-    def _write(self, work: Callable[[Connection], _T]) -> _T:
+    def forget_spec(self, run_id: str) -> None:
+        """Look at the stored run again when it is needed next: somebody has settled it."""
+        self._specs.pop(run_id, None)
+
+    def write(self, work: Callable[[Connection], _T]) -> _T:
         """Run ``work`` in a transaction; a lost connection or a deadlock is tried again.
 
         Safe to repeat, since every write is an upsert or is bound to a status it changes.
         """
-        for attempt in range(1, _TRIES + 1):
+        return self._tried(self._engine.begin, work)
+
+    def read(self, work: Callable[[Connection], _T]) -> _T:
+        """Run ``work`` in a transaction that only reads, tried again likewise."""
+        return self._tried(partial(connecting, self._engine), work)
+
+    def _tried(
+        self,
+        transaction: Callable[[], AbstractContextManager[Connection]],
+        work: Callable[[Connection], _T],
+    ) -> _T:
+        began = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
             try:
-                with self._engine.begin() as connection:
+                with transaction() as connection:
                     return work(connection)
             except SQLAlchemyError as error:
-                if attempt == _TRIES or not _passing(error):
+                waited = time.monotonic() - began
+                patient = waited < self._patience and _is_away(error)
+                if not patient and (attempt >= _TRIES or not _passing(error)):
                     raise storage_error(self._engine, error) from error
-            pause = _FIRST_PAUSE * 2**attempt
+            pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 (jitter)
-        raise AssertionError("unreachable")
+
+
+def _is_away(error: SQLAlchemyError) -> bool:
+    """Whether the server cannot be reached, is starting, or is going down."""
+    if not isinstance(error, OperationalError):
+        return isinstance(error, DBAPIError) and error.connection_invalidated
+    state = getattr(error.orig, "sqlstate", None)
+    # psycopg gives no state where there was no server to give one.
+    return state is None or str(state)[:2] in ("08", "57")
 
 
 def _passing(error: SQLAlchemyError) -> bool:
@@ -260,14 +326,15 @@ def _passing(error: SQLAlchemyError) -> bool:
     return "database is locked" in str(error.orig)
 
 
-def _spec_of(stored: dict[str, Any]) -> RunSpec:
+def spec_of(stored: dict[str, Any]) -> RunSpec:
+    """A spec as stored in ``runs``."""
     return RunSpec(**(stored | {"categories": tuple(stored["categories"])}))
 
 
 def _run_info(row: Any) -> RunInfo:
     return RunInfo(
         run_id=row.id,
-        spec=_spec_of(row.spec),
+        spec=spec_of(row.spec),
         state=row.state,
         started=row.started,
         heartbeat=row.heartbeat,

@@ -1,0 +1,261 @@
+"""One process that works on chunks of distributed runs, one after the other.
+
+Knows nothing of a broker: it is told a run and a number, claims that chunk in the ledger, takes its
+files through the same stages as a run on one machine, and says so in the ledger. What is costly
+(worker process, connections, model, pace) is kept from chunk to chunk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+from doc_classify.classification.llm import LlmClassifier
+from doc_classify.classification.opening import open_classifier
+from doc_classify.errors import (
+    BudgetReachedError,
+    CannotGoOnError,
+    ConfigurationError,
+    DocClassifyError,
+    ServerError,
+    ServerSetupError,
+    StorageError,
+)
+from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.pipeline.plan import Plan
+from doc_classify.pipeline.stages import Equipment, Stages
+from doc_classify.records import FILE_SCHEME, Rejected, uri_to_path
+from doc_classify.settings import Settings
+from doc_classify.storage.base import RunSpec
+from doc_classify.storage.chunks import FAILED, ChunkLedger, Claim
+from doc_classify.storage.store import SqlStore
+from doc_classify.taxonomy import Taxonomy
+
+_RENEWALS = 5
+"""Times that a lease is renewed before it would end."""
+_FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
+
+_logger = logging.getLogger("doc_classify.worker")
+
+
+class CannotWorkError(CannotGoOnError):
+    """This worker cannot do chunks of that run, though others may: it should take no more."""
+
+    kind = "worker"
+
+
+@dataclass(slots=True)
+class _Bench:
+    """What is set up for one way to classify."""
+
+    key: tuple[Any, ...]
+    plan: Plan
+    equipment: Equipment
+    resources: AsyncExitStack
+
+    async def close(self) -> None:
+        await self.equipment.close()
+        await self.resources.aclose()
+
+
+class ChunkWorker:
+    """Works on chunks. Made once per process; its methods are called from one thread.
+
+    Args:
+        settings: of this machine: where the LLM server is, limits of memory and time. How to
+            classify comes from the run.
+        store: the ledger.
+        share: processes like this one on the machine, which share its requests to the LLM.
+    """
+
+    def __init__(self, settings: Settings, store: SqlStore, *, share: int = 1) -> None:
+        self._settings = settings.changed(
+            workers=1, max_concurrent=max(1, settings.max_concurrent // share)
+        )
+        self._lease = settings.lease_seconds
+        self._store = store
+        self._ledger = ChunkLedger(store)
+        self._holder = f"{socket.gethostname()} pid {os.getpid()}"
+        self._runner: asyncio.Runner | None = None
+        self._bench: _Bench | None = None
+
+    def work(self, run_id: str, number: int) -> bool:
+        """Do a chunk; False where there was nothing to do, since others have it or had it.
+
+        Raises:
+            CannotWorkError: the documents cannot be seen from here, or this worker would classify
+                them in another way than the run's others do. The chunk was handed back.
+            DocClassifyError: the database or the LLM server is away for good, or the like. The
+                chunk was handed back where that was possible; else its lease ends.
+        """
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        try:
+            return self._runner.run(self._work(run_id, number))
+        except DocClassifyError:
+            raise
+        except BaseException:
+            # A time limit or a signal struck somewhere in the loop: it cannot be trusted.
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the worker process and give back connections; safe to call twice."""
+        runner, self._runner = self._runner, None
+        bench, self._bench = self._bench, None
+        if runner is None:
+            return
+        with contextlib.suppress(Exception), runner:
+            if bench:
+                runner.run(bench.close())
+
+    async def _work(self, run_id: str, number: int) -> bool:
+        claim = self._ledger.claim(run_id, number, self._holder, self._lease)
+        if claim is None:
+            return False
+        renewing = asyncio.create_task(self._renew(claim))
+        try:
+            if claim.is_last:
+                self._give_up(claim)
+            else:
+                await self._process(claim)
+            return self._ledger.finish(claim)
+        except BudgetReachedError as error:
+            self._ledger.hand_back(claim, str(error))
+            self._ledger.end(run_id, FAILED, str(error))
+            return False
+        except DocClassifyError as error:
+            with contextlib.suppress(StorageError):  # the lease will end, too
+                self._ledger.hand_back(claim, f"{self._holder}: {error}")
+            raise
+        finally:
+            renewing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewing
+
+    async def _renew(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(self._lease / _RENEWALS)
+            with contextlib.suppress(StorageError):
+                if not await asyncio.to_thread(self._ledger.renew, claim, self._lease):
+                    return  # somebody else has it: whatever we store does no harm
+
+    async def _process(self, claim: Claim) -> None:
+        found = self._ledger.spec(claim.run_id)
+        if found is None:
+            raise ConfigurationError(f"there is no run {claim.run_id!r}")
+        spec = found[0]
+        self._look_for(claim, spec)
+        bench = await self._prepared(claim.run_id, spec)
+        # Whoever had the chunk before may have registered its files, and then handed it back.
+        stages = Stages(self._store, bench.equipment, claim.run_id, again=True)
+        try:
+            await stages.work(claim.sources)
+        except DocClassifyError:
+            # Broken off somewhere: places of requests may be taken, the budget may be spent.
+            await self._put_away()
+            raise
+
+    def _look_for(self, claim: Claim, spec: RunSpec) -> None:
+        """Make sure that the documents can be seen at all from this machine.
+
+        One file of the chunk is proof enough, or else the first that the run has met: without
+        either, this is a machine where the documents are not, and no chunk of deleted files.
+        """
+        witness = str(spec.settings.get("witness") or "")
+        shown = [source.uri for source in claim.sources] + [witness]
+        if not any(map(_is_there, shown)):
+            raise CannotWorkError(
+                f"the documents of {spec.source} cannot be seen from {socket.gethostname()}: is "
+                "their file system mounted here, at the same place?"
+            )
+
+    async def _prepared(self, run_id: str, spec: RunSpec) -> _Bench:
+        """The bench for a run; that of the last chunk, if that run classified in the same way."""
+        if self._bench and spec.fingerprint and self._bench.key == _key(spec):
+            return self._bench
+        await self._put_away()
+        resources = AsyncExitStack()
+        try:
+            plan, llm = await self._plan(spec, resources)
+            bound = self._ledger.bind(run_id, plan.spec(spec.source, spec.door))
+            if bound.fingerprint != plan.fingerprint:
+                raise CannotWorkError(
+                    f"worker {socket.gethostname()} would classify in another way than run "
+                    f"{run_id} began with ({plan.classifier} {plan.model or ''} here, "
+                    f"{bound.classifier} {bound.settings.get('model') or ''} there): its version "
+                    "of doc-classify, its model or its settings differ"
+                )
+            equipment = Equipment(plan, llm, self._notice)
+        except BaseException:
+            await resources.aclose()
+            raise
+        self._bench = _Bench(_key(bound), plan, equipment, resources)
+        return self._bench
+
+    async def _put_away(self) -> None:
+        bench, self._bench = self._bench, None
+        if bench:
+            await bench.close()
+
+    async def _plan(
+        self, spec: RunSpec, resources: AsyncExitStack
+    ) -> tuple[Plan, LlmClassifier | None]:
+        stored: Any = spec.settings
+        settings = self._settings.choosing(spec.classifier, stored.get("model"))
+        taxonomy = Taxonomy.from_dict(stored["taxonomy"], "stored run")
+        reasoning = bool(stored["include_reasoning"])
+        wait = _FIRST_WAIT
+        waited = 0.0
+        while True:
+            opening = open_classifier(settings, taxonomy, include_reasoning=reasoning)
+            try:
+                chosen = await resources.enter_async_context(opening)
+                break
+            except ServerError as error:
+                if waited >= settings.llm_give_up:
+                    raise ServerSetupError(f"{error} (for {waited:.0f} s)") from error
+                self._notice(f"{error}; trying again in {wait:.0f} s")
+            await asyncio.sleep(wait)
+            waited += wait
+            wait = min(2 * wait, _LONGEST_WAIT)
+        plan = Plan.make(
+            settings,
+            chosen.classifier,
+            taxonomy=taxonomy,
+            options=ExtractionOptions.from_dict(stored["extraction"]),
+            include_reasoning=reasoning,
+            force=spec.force,
+        )
+        plan = replace(plan, store_text=spec.store_text)
+        _logger.info("classifier: %s", chosen.reason)
+        llm = chosen.classifier if isinstance(chosen.classifier, LlmClassifier) else None
+        return plan, llm
+
+    def _notice(self, text: str | None) -> None:
+        if text:
+            _logger.warning("%s", text)
+
+    def _give_up(self, claim: Claim) -> None:
+        """Record the files of a chunk that has ended its workers again and again as failed."""
+        reason = f"its chunk was given up after {claim.attempts - 1} attempts"
+        rejected = [Rejected(source.uri, "given_up", reason) for source in claim.sources]
+        self._store.reject(claim.run_id, rejected, again=True)
+
+
+def _key(spec: RunSpec) -> tuple[Any, ...]:
+    """What decides whether two runs can be worked on with the same equipment."""
+    return spec.fingerprint, spec.force, spec.store_text, repr(spec.settings.get("prices"))
+
+
+def _is_there(uri: str) -> bool:
+    """Whether a file can be seen; objects of a store are asked for when their turn comes."""
+    if not uri.startswith(FILE_SCHEME):
+        return bool(uri)
+    return os.path.lexists(uri_to_path(uri))  # noqa: PTH (paths need not be text)

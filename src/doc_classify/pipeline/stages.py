@@ -1,0 +1,439 @@
+"""The way of documents from a discovery into a store, for a run or for a part of one.
+
+::
+
+    intake (thread)             workers (processes)                     recorder (thread)
+    walk -> hash -> register    extract -> classify                     batches -> store
+                     └── chunks ──┘   └── texts ── ask an LLM ── outcomes ──┘
+
+Where an LLM decides, workers only extract, and the requests are sent from here (:mod:`.asking`).
+All queues are bounded, so memory does not grow with the number of documents: a slow store holds
+back the workers or the LLM, and busy workers hold back the walk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+from doc_classify.classification.llm import LlmClassifier
+from doc_classify.discovery import Skipped, hash_file, look_at
+from doc_classify.errors import (
+    BudgetReachedError,
+    SourceChangedError,
+    SourceUnreadableError,
+    StorageError,
+    TimeLimitError,
+    TransientError,
+    WorkerCrashError,
+)
+from doc_classify.pipeline.asking import Asking, End, ReadDocument
+from doc_classify.pipeline.copies import FETCH_THREADS, Copies, in_chunks
+from doc_classify.pipeline.isolation import Death, IsolatedWorker
+from doc_classify.pipeline.messages import Reply, Request
+from doc_classify.pipeline.plan import Plan
+from doc_classify.records import (
+    Extraction,
+    Failure,
+    Outcome,
+    Rejected,
+    RunStats,
+    Source,
+    Timings,
+    Usage,
+    is_object_uri,
+)
+from doc_classify.storage.base import Hashed, Store, Task
+
+_T = TypeVar("_T")
+
+Entry = Source | Rejected | Skipped
+
+QUARANTINE_AFTER = 3
+"""A document that killed this many workers, over all runs, is not tried again unless asked."""
+
+STOPPED = (asyncio.CancelledError, BudgetReachedError)
+"""What ends the work on purpose; everything else is a failure."""
+
+_INTAKE_BATCH = 200
+_HASH_THREADS = 4
+_FLUSH_SECONDS = 1.0
+
+
+class Equipment:
+    """What costs time to make: worker processes, threads, the pace of the LLM's server.
+
+    Made once and used for one run, or for many chunks of runs that classify in the same way.
+    Belongs to one event loop.
+
+    Args:
+        plan: how to classify.
+        classifier: the LLM to be asked, opened; None where the workers classify.
+        on_notice: called in the event loop with what is waited for, None when it is over.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        classifier: LlmClassifier | None = None,
+        on_notice: Callable[[str | None], None] | None = None,
+    ) -> None:
+        self.plan = plan
+        self.store_thread = ThreadPoolExecutor(1, "store")
+        self.intake_thread = ThreadPoolExecutor(1, "intake")
+        self.hash_threads = ThreadPoolExecutor(_HASH_THREADS, "hash")
+        self.fetch_threads = ThreadPoolExecutor(FETCH_THREADS, "fetch")
+        self.workers = [
+            IsolatedWorker(plan.worker_config(), recycle_after=plan.recycle_after)
+            for _ in range(plan.workers)
+        ]
+        self.asking: Asking | None = None
+        if classifier:
+            self.asking = Asking(
+                classifier,
+                maximum=plan.max_concurrent,
+                give_up=plan.give_up,
+                budget=plan.budget(),
+                on_notice=on_notice or (lambda _notice: None),
+            )
+
+    @property
+    def spent(self) -> Usage | None:
+        """What the LLM was asked so far; None where there is none."""
+        return self.asking.spent if self.asking else None
+
+    async def in_store(self, work: Callable[[], _T]) -> _T:
+        """Run ``work`` in the one thread that talks to the store."""
+        return await asyncio.get_running_loop().run_in_executor(self.store_thread, work)
+
+    async def close(self) -> None:
+        """End the worker processes and the threads; what the threads do is finished first."""
+        await self.close_workers()
+        self.shut()
+
+    async def close_workers(self) -> None:
+        """End the worker processes, all at once."""
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+    def shut(self) -> None:
+        """Let the threads finish and end. Safe to call twice."""
+        for threads in (
+            self.intake_thread,
+            self.hash_threads,
+            self.fetch_threads,
+            self.store_thread,
+        ):
+            threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Stages:
+    """Takes entries through all stages into a store, for one run.
+
+    Args:
+        store: where everything is kept.
+        equipment: to work with.
+        run_id: the run, which the store has already.
+        again: an earlier attempt at these entries was broken off: what it has registered and not
+            finished is done now.
+        on_progress: called in the event loop with the stats as committed.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        equipment: Equipment,
+        run_id: str,
+        *,
+        again: bool = False,
+        on_progress: Callable[[RunStats], None] | None = None,
+    ) -> None:
+        plan = equipment.plan
+        self._store = store
+        self._equipment = equipment
+        self._plan = plan
+        self._again = again
+        self._on_progress = on_progress or (lambda _stats: None)
+        self._stopping = threading.Event()
+        self._copies = Copies(self._stopping)
+        self._chunks: asyncio.Queue[list[Task] | End] = asyncio.Queue(2 * plan.workers)
+        self._texts: asyncio.Queue[ReadDocument | End] = asyncio.Queue(plan.max_concurrent)
+        self._outcomes: asyncio.Queue[Outcome | End] = asyncio.Queue(4 * plan.batch_size)
+        self._asking = equipment.asking
+        self._started = time.monotonic()
+        self._numbers = itertools.count()
+        self.run_id = run_id
+        self.stats = RunStats(run_id=run_id)
+
+    async def work(
+        self,
+        entries: Iterable[Entry],
+        closing: Callable[[BaseException | None], Awaitable[None]] | None = None,
+    ) -> None:
+        """Process everything. When it ends, however it ends, what was classified is stored.
+
+        Args:
+            entries: what to process.
+            closing: called at the end, when everything is stored, with the error that ended it.
+
+        Raises:
+            StorageError: the store cannot go on.
+            WorkerStartError: no worker process can be started.
+            ServerSetupError: the LLM server cannot be used, or did not come back.
+            BudgetReachedError: nothing more may be spent on the LLM.
+        """
+        producing = asyncio.create_task(self._produce(iter(entries)))
+        recording = asyncio.create_task(self._record())
+        error: BaseException | None = None
+        try:
+            await asyncio.wait({producing, recording}, return_when=asyncio.FIRST_COMPLETED)
+            if not producing.done():  # only an error ends the recorder first
+                recording.result()
+            await producing
+        except BaseException as found:
+            error = found
+            raise
+        finally:
+            # Shielded, since a second cancellation must not lose what the workers had finished.
+            await asyncio.shield(self._close(producing, recording, closing, error))
+            self._copies.close()
+
+    async def _produce(self, entries: Iterator[Entry]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._take_in(entries))
+                if self._asking:
+                    group.create_task(self._asking.run(self._texts, self._outcomes.put))
+                workers = [
+                    group.create_task(self._work(worker)) for worker in self._equipment.workers
+                ]
+                await asyncio.wait(workers)
+                if self._asking:
+                    await self._texts.put(End())
+        except BaseExceptionGroup as errors:
+            # One cause is enough: the other tasks were cancelled because of it.
+            raise errors.exceptions[0] from None
+
+    async def _close(
+        self,
+        producing: asyncio.Task[None],
+        recording: asyncio.Task[None],
+        closing: Callable[[BaseException | None], Awaitable[None]] | None,
+        error: BaseException | None,
+    ) -> None:
+        self._stopping.set()
+        producing.cancel()
+        await asyncio.wait({producing})
+        # The recorder may end by an error while the queue is full: then nobody takes the end.
+        ending = asyncio.create_task(self._outcomes.put(End()))
+        await asyncio.wait({ending, recording}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({recording})
+        ending.cancel()
+        try:
+            recording.result()
+            if closing:
+                await closing(error)
+        except StorageError:
+            if error is None or isinstance(error, STOPPED):
+                raise  # else the error that stopped the work is the one to report
+
+    # --- intake -------------------------------------------------------------------------------
+
+    async def _take_in(self, entries: Iterator[Entry]) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := await loop.run_in_executor(
+            self._equipment.intake_thread, lambda: list(itertools.islice(entries, _INTAKE_BATCH))
+        ):
+            sources = [entry for entry in batch if isinstance(entry, Source)]
+            rejected = [entry for entry in batch if isinstance(entry, Rejected)]
+            skipped = sum(isinstance(entry, Skipped) for entry in batch)
+            known = await self._in_store(partial(self._store.known_hashes, sources))
+            hashed, unreadable = await loop.run_in_executor(
+                self._equipment.intake_thread, self._hash, sources, known
+            )
+            tasks = await self._in_store(
+                partial(self._register, hashed, rejected + unreadable, skipped)
+            )
+            self._on_progress(self.stats)
+            to_read = {task.source.uri for task in tasks if task.extraction is None}
+            self._copies.drop(
+                source
+                for source, sha256 in zip(sources, known, strict=True)
+                if sha256 is None and source.uri not in to_read
+            )
+            for chunk in in_chunks(tasks, self._plan.chunk_size):
+                await self._chunks.put(chunk)
+        for _ in range(self._plan.workers):
+            await self._chunks.put(End())
+
+    def _register(
+        self, hashed: Sequence[Hashed], rejected: Sequence[Rejected], skipped: int
+    ) -> list[Task]:
+        if rejected or skipped:
+            self.stats.seen += self._store.reject(self.run_id, rejected, skipped, again=self._again)
+        registration = self._store.register(self.run_id, hashed, again=self._again)
+        self.stats.seen += sum(registration.statuses.values())
+        return registration.tasks
+
+    def _hash(
+        self, sources: Sequence[Source], known: Sequence[str | None]
+    ) -> tuple[list[Hashed], list[Rejected]]:
+        equipment = self._equipment
+        hashing = [
+            (
+                equipment.fetch_threads if is_object_uri(source.uri) else equipment.hash_threads
+            ).submit(_hash_one, source, sha256, self._stopping, self._copies)
+            for source, sha256 in zip(sources, known, strict=True)
+        ]
+        results = [future.result() for future in hashing]
+        return (
+            [result for result in results if isinstance(result, Hashed)],
+            [result for result in results if isinstance(result, Rejected)],
+        )
+
+    # --- workers ------------------------------------------------------------------------------
+
+    async def _work(self, worker: IsolatedWorker) -> None:
+        try:
+            while not isinstance(chunk := await self._chunks.get(), End):
+                await self._work_on(worker, chunk)
+        except BaseException:
+            await worker.kill()
+            raise
+
+    async def _work_on(self, worker: IsolatedWorker, chunk: list[Task]) -> None:
+        waiting = deque[Task]()
+        missing = await self._copies.provide(chunk)
+        for task in chunk:
+            if failure := missing.get(task.document_id):
+                await self._outcomes.put(_failed(task, failure, crashes=task.crashes))
+            elif outcome := self._decided(task):
+                self._copies.drop([task.source])
+                await self._outcomes.put(outcome)
+            elif self._asking and isinstance(task.extraction, Extraction):
+                stored = ReadDocument(task, task.extraction, False, Timings(), task.crashes)
+                await self._texts.put(stored)
+            else:
+                waiting.append(task)
+        deaths: dict[int, int] = {}
+        while waiting:
+            batch = list(waiting)
+            requests = [self._request(task) for task in batch]
+            async with contextlib.aclosing(worker.answer(requests)) as answers:
+                async for index, answer in answers:
+                    task = batch[index]
+                    died = task.crashes + deaths.get(task.document_id, 0)
+                    if not isinstance(answer, Death):
+                        self._copies.drop([waiting.popleft().source])
+                        await self._hand_on(task, answer, died)
+                        continue
+                    await self._in_store(
+                        partial(
+                            self._store.crashed,
+                            self.run_id,
+                            task.document_id,
+                            answer.worker,
+                            answer.reason,
+                        )
+                    )
+                    deaths[task.document_id] = deaths.get(task.document_id, 0) + 1
+                    # A hang will hang again; a crash may have been another's doing: once more.
+                    if answer.timed_out or deaths[task.document_id] > 1:
+                        self._copies.drop([waiting.popleft().source])
+                        kind = TimeLimitError.kind if answer.timed_out else WorkerCrashError.kind
+                        await self._outcomes.put(
+                            _failed(task, Failure(kind, answer.reason), crashes=died + 1)
+                        )
+
+    async def _hand_on(self, task: Task, reply: Reply, crashes: int) -> None:
+        """Give a worker's answer to the LLM, where that has yet to decide, else to the recorder."""
+        if self._asking and reply.extraction:
+            read = ReadDocument(task, reply.extraction, True, reply.timings, crashes)
+            await self._texts.put(read)
+            return
+        await self._outcomes.put(
+            Outcome(
+                document_id=task.document_id,
+                file_id=task.file_id,
+                classification=reply.classification,
+                failure=reply.failure,
+                extraction=reply.extraction,
+                timings=reply.timings,
+                crashes=crashes,
+            )
+        )
+
+    def _decided(self, task: Task) -> Outcome | None:
+        """The outcome of a task that no worker needs to see."""
+        if isinstance(task.extraction, Failure):
+            return _failed(task, task.extraction, crashes=task.crashes)
+        if task.crashes >= QUARANTINE_AFTER and not self._plan.force:
+            reason = f"quarantined: {task.crashes} workers died on it"
+            return _failed(task, Failure(WorkerCrashError.kind, reason), crashes=task.crashes)
+        return None
+
+    def _request(self, task: Task) -> Request:
+        assert not isinstance(task.extraction, Failure)  # noqa: S101 (see _decided)
+        copy = self._copies.of(task.source)
+        return Request(next(self._numbers), task.source, task.extraction, copy)
+
+    # --- recorder -----------------------------------------------------------------------------
+
+    async def _record(self) -> None:
+        batch: list[Outcome] = []
+        ended = False
+        while not ended:
+            deadline = time.monotonic() + _FLUSH_SECONDS
+            while len(batch) < self._plan.batch_size:
+                try:
+                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                        item = await self._outcomes.get()
+                except TimeoutError:
+                    break
+                if isinstance(item, End):
+                    ended = True
+                    break
+                batch.append(item)
+            if batch:
+                self.stats = await self._in_store(
+                    partial(self._store.record, self.run_id, batch, seconds=self.elapsed())
+                )
+                self._on_progress(self.stats)
+                batch = []
+
+    def elapsed(self) -> float:
+        """Seconds since the work was begun."""
+        return time.monotonic() - self._started
+
+    async def _in_store(self, work: Callable[[], _T]) -> _T:
+        return await self._equipment.in_store(work)
+
+
+def _hash_one(
+    source: Source, known: str | None, stopping: threading.Event, copies: Copies
+) -> Hashed | Rejected:
+    if known is not None:
+        return Hashed(source, known)
+    hash_source = copies.hash if is_object_uri(source.uri) else hash_file
+    try:
+        if stopping.is_set():
+            raise SourceUnreadableError("the run was stopped")
+        try:
+            return Hashed(source, hash_source(source))
+        except SourceChangedError:
+            # It changed after it was listed; what it is now is as good.
+            now = look_at(source.uri)
+            return Hashed(now, hash_source(now)) if isinstance(now, Source) else now
+    except TransientError as error:
+        return Rejected(source.uri, error.kind, str(error))
+
+
+def _failed(task: Task, failure: Failure, crashes: int) -> Outcome:
+    return Outcome(task.document_id, task.file_id, failure=failure, crashes=crashes)
