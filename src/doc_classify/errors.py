@@ -109,9 +109,7 @@ class ServerError(TransientError):
 
     kind = "server"
 
-    def __init__(
-        self, message: str, *, unreachable: bool = False, timed_out: bool = False
-    ) -> None:
+    def __init__(self, message: str, *, unreachable: bool = False, timed_out: bool = False) -> None:
         super().__init__(message)
         self.unreachable = unreachable
         self.timed_out = timed_out
