@@ -30,7 +30,9 @@ from tests.doubles.ollama import (
 
 from doc_classify.classification.chat import ChatReply, ChatRequest, ServerFacts
 from doc_classify.classification.http import Answer
-from doc_classify.classification.ollama import OllamaBackend, server_url
+from doc_classify.classification.ollama import OllamaBackend
+from doc_classify.classification.ollama_address import server_url
+from doc_classify.classification.ollama_replies import read_reply
 from doc_classify.errors import (
     ConfigurationError,
     ContextExceededError,
@@ -40,6 +42,7 @@ from doc_classify.errors import (
     ServerError,
     ServerSetupError,
 )
+from doc_classify.records import Usage
 from doc_classify.settings import Settings
 
 Result = TypeVar("Result")
@@ -593,9 +596,10 @@ def test_an_answer_that_runs_out_of_the_context_is_found_out() -> None:
     request = ChatRequest("", "word " * 480, 100)
     with (
         OllamaDouble(lambda _s, _u: "so " * 60) as double,
-        pytest.raises(ContextExceededError, match="together"),
+        pytest.raises(ContextExceededError, match="together") as caught,
     ):
         asked(double, request, context=512)
+    assert caught.value.usage == Usage(1, 488, 0, 61)
     with OllamaDouble(lambda _s, _u: "so " * 20) as double:
         assert asked(double, request, context=512).text.startswith("so")
 
@@ -610,6 +614,7 @@ def test_an_answer_that_runs_out_of_the_context_is_found_out() -> None:
         (failing(413), RefusedError),
         (failing(401, "unauthorized"), ServerSetupError),
         (failing(403), ServerSetupError),
+        (garbage(b'{"message": {"content": "x"}, "error": "boom"}'), ServerError),
         (failing(404, "model 'llama3.2:3b' not found"), ServerSetupError),
         (failing(500, 'model "x" not found, try pulling it first'), ServerError),
         (failing(499, "request canceled"), ServerError),
@@ -694,8 +699,9 @@ def test_fields_that_are_missing_or_nonsense_count_nothing(behaviour: Any) -> No
         ([{"token": 7, "logprob": -1}], []),
         ([{"token": "Hello", "logprob": -1, "bytes": 10**12}], ["Hello"]),
         ([{"token": "Hello", "logprob": -1, "bytes": [999, "x"]}], ["Hello"]),
-        ([{"token": "Hel", "logprob": -1}, {"token": "lo", "logprob": math.inf}], ["Hel"]),
-        ([{"token": "Hello", "logprob": 0.5, "top_logprobs": 7}], ["Hello"]),
+        ([{"token": "Hel", "logprob": -1}, {"token": "lo", "logprob": math.inf}], []),
+        ([{"token": "Hello", "logprob": 0.5}], []),
+        ([{"token": "Hello", "logprob": 0.005, "top_logprobs": 7}], ["Hello"]),
     ],
 )
 def test_log_probabilities_that_are_none_are_left_out(logprobs: Any, texts: list[str]) -> None:
@@ -712,8 +718,8 @@ def test_alternatives_are_checked_bounded_and_hold_the_token_itself() -> None:
     entry = {"token": "Hello", "logprob": -1.0, "top_logprobs": top}
     with OllamaDouble(script=[changed(lambda data: data | {"logprobs": [entry]})]) as double:
         (token,) = asked(double).tokens
-    assert len(token.alternatives) == 20
-    assert token.alternatives[-1] == ("Hello", -1.0)
+    assert len(token.alternatives) == 64
+    assert token.alternatives[0] == ("Hello", -1.0)
     assert "bad" not in dict(token.alternatives)
 
 
@@ -786,7 +792,7 @@ def test_no_json_whatsoever_escapes_as_another_error(status: int, data: Any) -> 
     answer = Answer(status, data, "")
     with contextlib.suppress(DocClassifyError):
         backend._raise_for(answer)
-        reply = backend._reply(answer)
+        reply = read_reply(answer, 4096, "here")
         reply.text.encode()
         for token in reply.tokens:
             token.text.encode()

@@ -27,6 +27,7 @@ from doc_classify.errors import (
     ServerError,
     ServerSetupError,
 )
+from doc_classify.records import Usage
 from doc_classify.settings import Settings
 
 SHORT = ChatRequest("Name the kind.", "We bill you 5 EUR.", max_tokens=16, logprobs=True)
@@ -257,6 +258,7 @@ def test_openai_says_with_an_error_that_thoughts_took_all_tokens():
         facts, [reply] = replies(double, SHORT)
     assert facts.thinks
     assert (reply.text, reply.truncated, reply.thought) == ("", True, True)
+    assert reply.usage == Usage(1, 0, 0, SHORT.max_tokens)
 
 
 # The model.
@@ -371,6 +373,62 @@ def test_a_key_is_never_shown(caplog, capsys):
         shown = repr(backend) + str(vars(backend).get("address")) + caplog.text
     shown += "".join(capsys.readouterr())
     assert KEY not in shown and wrong not in shown
+
+
+@pytest.mark.parametrize("key", ["0", "null", "e", '"', "\\", "true", "{}"])
+def test_a_short_key_changes_no_message_and_breaks_nothing(key):
+    with OpenAIDouble(script=[failing(500, 'one reason, "0" and null')], api_key=key) as double:
+
+        async def work(backend: OpenAIBackend) -> str:
+            with pytest.raises(ServerError) as raised:
+                await backend.chat(SHORT)
+            return str(raised.value)
+
+        assert use(double, work, api_key=key).endswith('HTTP 500: one reason, "0" and null')
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(body={"error": {"message": f"upstream refused {KEY}"}}),
+        Behaviour(body={"error": f"upstream refused {KEY}"}),
+        Behaviour(body={"error": f"upstream refused {KEY}", "choices": [{"message": {}}]}),
+        Behaviour(502, f"<html>{KEY}</html>".encode()),
+        Behaviour(500, b"x" * 3_990 + KEY.encode()),
+        failing(400, f"no {KEY}", param=KEY),
+        changed(lambda data: data | {"choices": [{"message": {"refusal": f"not {KEY}"}}]}),
+    ],
+)
+def test_no_error_repeats_the_key(behaviour):
+    with OpenAIDouble(script=[behaviour]) as double:
+
+        async def work(backend: OpenAIBackend) -> str:
+            try:
+                return str(await backend.chat(SHORT))
+            except DocClassifyError as error:
+                return str(error)
+
+        said = use(double, work, api_key=KEY)
+    assert KEY[:9] not in said
+
+
+def test_a_key_in_the_path_of_the_address_is_sent_but_not_shown():
+    key = "c0ffee1234567890abcdef"
+    with OpenAIDouble(faults={f"/{key}/v1/models": failing(500, f"/{key}/v1/models")}) as double:
+        with pytest.raises(ServerError) as raised:
+            facts_of(double, base_url=f"{double.url}/{key}/v1")
+        assert "/***/v1: HTTP 500: /***/v1/models" in str(raised.value)
+        double.go_away()
+        for path, secret in [(key, None), ("my-key-is-me", "my-key-is-me")]:
+            with pytest.raises(ServerError) as raised:
+                facts_of(double, base_url=f"{double.url}/{path}", api_key=secret)
+            assert path not in str(raised.value) and "/***" in str(raised.value)
+
+
+def test_a_key_that_is_also_a_name_leaves_names_as_they_are():
+    with OpenAIDouble(model="lm-studio", api_key="lm-studio") as double:
+        facts = facts_of(double, model=None, api_key="lm-studio")
+    assert facts.model == "lm-studio"
 
 
 @pytest.mark.parametrize("key", ["sk-\nabc", "schlüssel"])
@@ -510,8 +568,27 @@ def test_the_model_or_a_filter_may_refuse():
     with OpenAIDouble(script=[choice(content=None, refusal="I can't\nhelp.")]) as double:
         error = failure_of(double)
     assert isinstance(error, RefusedError) and "I can't help." in str(error)
+    assert error.usage == Usage(1, 16, 0, 1)
     with OpenAIDouble(script=[choice(finish_reason="content_filter")]) as double:
-        assert isinstance(failure_of(double), RefusedError)
+        error = failure_of(double)
+    assert isinstance(error, RefusedError)
+    assert error.usage == Usage(1, 16, 0, 1)
+
+
+FLAGGED = {"reasons": ["violence"], "flagged_input": "We bill", "provider_name": "X"}
+
+
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("metadata", [FLAGGED, {"flagged_input": "We bill"}, {"reasons": []}])
+def test_a_403_about_the_document_stops_no_run(status, metadata):
+    said = {"error": {"code": 403, "message": "your input was flagged", "metadata": metadata}}
+    with OpenAIDouble(script=[Behaviour(status, said)]) as double:
+        error = failure_of(double)
+    assert type(error) is RefusedError
+    assert "flagged" in str(error) and "We bill" not in str(error)
+    assert error.usage is None
+    with OpenAIDouble(script=[failing(403, "not for you", metadata={"raw": 1})]) as double:
+        assert type(failure_of(double)) is ServerSetupError
 
 
 @pytest.mark.parametrize("listed", [[], {}, {"data": [None, {"id": 5}, {}]}, {"data": 3}, "x"])
@@ -576,10 +653,11 @@ def test_facts_that_a_busy_server_keeps_back_are_waited_for():
 
 def test_an_answer_that_takes_too_long():
     with (
-        OpenAIDouble(script=[slow(30)]) as double,
-        pytest.raises(ServerError, match=r"did not answer within 0\.3 s"),
+        OpenAIDouble(script=[slow(30)] * 2) as double,
+        pytest.raises(ServerError, match=r"did not answer within 0\.3 s") as raised,
     ):
-        replies(double, timeout=0.3)
+        facts_of(double, timeout=0.3)
+    assert raised.value.timed_out and not raised.value.unreachable
 
 
 def test_whether_it_is_alive():

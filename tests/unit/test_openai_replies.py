@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from doc_classify.classification.chat import Token
 from doc_classify.classification.http import Answer
-from doc_classify.classification.openai_replies import FLOOR, raise_failure, read_reply
+from doc_classify.classification.openai_replies import raise_failure, read_reply
+from doc_classify.classification.replies import FLOOR
 from doc_classify.errors import ContextExceededError, DocClassifyError, ServerError
 from doc_classify.records import Usage
 

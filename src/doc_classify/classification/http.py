@@ -63,7 +63,7 @@ class Answer:
             error = data.get("error", data.get("detail", data.get("message", "")))
             found = error.get("message", "") if isinstance(error, Mapping) else error
         text = found if isinstance(found, str) and found.strip() else self.text
-        return f"HTTP {self.status}: {self.shown(text) or 'no reason given'}"
+        return self.shown(f"HTTP {self.status}: {text.strip() or 'no reason given'}")
 
     def shown(self, text: str) -> str:
         """A text from the server as a person may see it: on one line, without secrets."""

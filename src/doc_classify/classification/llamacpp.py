@@ -156,7 +156,9 @@ class LlamaCppBackend:
             facts,
             address="this machine",
             model=shown_path(self._path.name),
-            version=weights,
+            # The file says all about the model, and the dialect how it is asked; what else the
+            # engine tells is of this machine.
+            version=f"{weights} {server.dialect.fingerprint}",
             on_gpu=0.0 if config.gpu_layers == 0 else None,
             server=f"llama.cpp ({_PACKAGE} {_package_version()})",
         )

@@ -10,17 +10,32 @@ context, refuses prompts that do not fit, and gives log-probabilities.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from doc_classify.classification.chat import ChatReply, ChatRequest, ServerFacts
-from doc_classify.classification.http import Answer, JsonClient, count, raise_for
-from doc_classify.errors import (
-    ContextExceededError,
-    ServerError,
-    ServerSetupError,
+from doc_classify.classification.http import Answer, JsonClient, expect, raise_for
+from doc_classify.classification.ollama_address import server_url
+from doc_classify.classification.ollama_replies import (
+    PROBE_ANSWERS,
+    context_of,
+    digest_of,
+    follows,
+    full_name,
+    models_in,
+    names_of,
+    notes_on,
+    number,
+    raise_failure,
+    read_reply,
+    refuses_format,
+    refuses_think,
+    remote_host,
 )
+from doc_classify.classification.patience import Patience
+from doc_classify.classification.replies import text_of
+from doc_classify.errors import ClassificationError, ServerError, ServerSetupError
 from doc_classify.records import Usage
 from doc_classify.settings import Settings
 from doc_classify.terminal import one_line
@@ -32,7 +47,7 @@ _LISTED = 10
 _PROBE_TOKENS, _THINKING_TOKENS = 16, 1_024
 _PROBE_SCHEMA = {
     "type": "object",
-    "properties": {"answer": {"type": "string", "enum": list(_PROBE_ANSWERS)}},
+    "properties": {"answer": {"type": "string", "enum": list(PROBE_ANSWERS)}},
     "required": ["answer"],
     "additionalProperties": False,
 }
@@ -47,8 +62,6 @@ _SAMPLING = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-_FORMAT_REFUSED = re.compile(r"schema|grammar|format", re.IGNORECASE)
-_THINK_REFUSED = re.compile(r"\bthink(?:ing)?\b", re.IGNORECASE)
 
 
 class OllamaBackend:
@@ -70,6 +83,7 @@ class OllamaBackend:
         self._client = JsonClient(server_url(host), timeout=timeout)
         self._model = model
         self._context = context
+        self._timeout = timeout
         self._send_think = True
 
     @classmethod
@@ -92,35 +106,35 @@ class OllamaBackend:
         One is without a schema, since a schema keeps a model from thinking aloud, and one with it.
 
         Raises:
-            ServerError: the server does not answer.
+            ServerError: the server does not answer, or is busy for a minute.
             ServerSetupError: it answers, but cannot be used: no Ollama, model missing, model too
                 large for the machine or not for chat.
         """
-        version = await self._version()
-        listed = await self._listed()
-        shown = await self._shown()
+        patience = Patience(self._timeout)
+        version = await patience.ask(self._version)
+        listed = await patience.ask(self._listed)
+        shown = await patience.ask(self._shown)
         own = context_of(shown)
         if own is not None:
             self._context = min(self._context, own)
-        free, _ = await self._probe(schema=False)
-        if (
-            free.truncated and not free.thought
-        ):  # that was no word: perhaps a thought without <think>
-            free, _ = await self._probe(schema=False, thinks=True)
-        formed, refused = await self._probe(schema=True, thinks=free.thought)
+        free, _ = await patience.ask(self._probe)
+        if free.truncated and not free.thought:
+            # That was no word: perhaps a thought without <think>.
+            free, _ = await patience.ask(partial(self._probe, thinks=True))
+        formed, refused = await patience.ask(partial(self._probe, schema=True, thinks=free.thought))
         logprobs = bool(free.tokens or formed.tokens)
         return ServerFacts(
             address=self._client.address,
             model=self._model,
-            version=_text(listed.get("digest")) or digest(shown),
+            version=self._fingerprint(text_of(listed.get("digest")) or digest_of(shown)),
             context=self._context,
             logprobs=logprobs,
             schema=not refused and follows(formed.text),
             thinks=free.thought or formed.thought,
-            on_gpu=await self._on_gpu(),
+            on_gpu=await patience.ask(self._on_gpu),
             server=f"Ollama {version}",
             remote_host=remote_host(listed, shown),
-            notes=notes(version, logprobs=logprobs),
+            notes=notes_on(version, logprobs=logprobs),
         )
 
     async def chat(self, request: ChatRequest) -> ChatReply:
@@ -135,7 +149,7 @@ class OllamaBackend:
         """
         answer = await self._post(request)
         self._raise_for(answer)
-        return self._reply(answer)
+        return read_reply(answer, self._context, self._client.address)
 
     async def alive(self) -> None:
         """Ask for the server's version, which costs nothing.
@@ -157,9 +171,10 @@ class OllamaBackend:
             raise ServerError(
                 f"{error}. Is Ollama running there? It is started with: ollama serve",
                 unreachable=error.unreachable,
+                timed_out=error.timed_out,
             ) from error
         raise_for(answer, self._client.address)
-        version = _text(answer.data.get("version")) if isinstance(answer.data, dict) else ""
+        version = text_of(answer.data.get("version")) if isinstance(answer.data, dict) else ""
         if not version:
             raise ServerSetupError(f"{self._client.address} is not the address of an Ollama server")
         return one_line(version[:40])
@@ -168,12 +183,12 @@ class OllamaBackend:
         """What the server's list of models says of ours (``GET /api/tags``)."""
         answer = await self._client.request("GET", "/api/tags")
         raise_for(answer, self._client.address)
-        models = list(models(answer))
+        models = list(models_in(answer))
         wanted = full_name(self._model)
         for model in models:
-            if wanted in names(model):
+            if wanted in names_of(model):
                 return model
-        raise self._missing(_text(model.get("name")) for model in models)
+        raise self._missing(text_of(model.get("name")) for model in models)
 
     async def _shown(self) -> Mapping[str, Any]:
         """What the server tells of the model itself (``POST /api/show``)."""
@@ -181,7 +196,7 @@ class OllamaBackend:
         body = {"model": self._model, "name": self._model}
         answer = await self._client.request("POST", "/api/show", body)
         self._raise_for(answer)
-        shown = _mapping(answer.data, "description of the model")
+        shown: Mapping[str, Any] = expect(answer.data, Mapping)
         able = shown.get("capabilities")
         if isinstance(able, list) and able and "completion" not in able:
             does = ", ".join(one_line(word[:40]) for word in able if isinstance(word, str))
@@ -191,7 +206,15 @@ class OllamaBackend:
             )
         return shown
 
-    async def _probe(self, *, schema: bool, thinks: bool = False) -> tuple[ChatReply, bool]:
+    def _fingerprint(self, weights: str) -> str:
+        """What answers depend on besides what :class:`~.chat.ServerFacts` has a field for.
+
+        That is, of all that opening finds out, whether the model is told not to think. The length
+        of the context changes no answer: a prompt that does not fit is refused.
+        """
+        return weights if self._send_think else f"{weights} untold"
+
+    async def _probe(self, *, schema: bool = False, thinks: bool = False) -> tuple[ChatReply, bool]:
         """The answer to a tiny question, and whether the server refused to follow a schema."""
         request = ChatRequest(
             system="You answer in one word.",
@@ -201,10 +224,13 @@ class OllamaBackend:
             logprobs=True,
         )
         answer = await self._post(request)
-        if schema and answer.status >= 400 and _FORMAT_REFUSED.search(answer.message):
+        if schema and refuses_format(answer):
             return ChatReply("", Usage(1)), True
-        self._raise_for(answer)
-        return self._reply(answer), False
+        try:
+            self._raise_for(answer)
+            return read_reply(answer, self._context, self._client.address), False
+        except ClassificationError as error:  # no document is to blame for that
+            raise ServerSetupError(f"the model answers no question: {error}") from error
 
     async def _on_gpu(self) -> float | None:
         """Share of the loaded model that is in GPU memory (``GET /api/ps``)."""
@@ -212,9 +238,9 @@ class OllamaBackend:
         if answer.status != 200:
             return None
         wanted = full_name(self._model)
-        for model in models(answer):
-            size, there = _number(model.get("size")), _number(model.get("size_vram"))
-            if wanted in names(model) and size and there is not None:
+        for model in models_in(answer):
+            size, there = number(model.get("size")), number(model.get("size_vram"))
+            if wanted in names_of(model) and size and there is not None:
                 return min(max(there / size, 0.0), 1.0)
         return None
 
@@ -223,8 +249,7 @@ class OllamaBackend:
         answer = await self._client.request("POST", "/api/chat", body)
         # Ollama takes think=false from every model, and servers that know no "think" ignore it;
         # should one refuse it all the same, the model is left to its own.
-        message = answer.message.replace(self._model, "")
-        if answer.status == 400 and self._send_think and _THINK_REFUSED.search(message):
+        if self._send_think and refuses_think(answer, self._model):
             self._send_think = False
             answer = await self._client.request("POST", "/api/chat", self._body(request))
         return answer
@@ -252,25 +277,10 @@ class OllamaBackend:
 
     def _raise_for(self, answer: Answer) -> None:
         """Raise what an answer other than success means; see :meth:`chat`."""
-        if 200 <= answer.status < 300:
-            return
-        message, details = innermost(answer)
-        said = f"{self._client.address}: HTTP {answer.status}: {one_line(message)}"
-        if _TOO_LONG.search(message):
-            told = [int(number) for number in _TOKENS.findall(message)[:2]]
-            tokens, limit = told if len(told) == 2 else (None, None)
-            raise ContextExceededError(
-                said,
-                tokens=count(details.get("n_prompt_tokens")) or tokens,
-                limit=count(details.get("n_ctx")) or limit,
-            )
-        if answer.status == 404 and "not found" in message and isinstance(answer.data, dict):
+        said = answer.message
+        if answer.status == 404 and "not found" in said and isinstance(answer.data, dict):
             raise self._missing(())
-        if _BEYOND_REPAIR.search(message):
-            raise ServerSetupError(said)
-        if answer.status == 499:  # the server gave the request up
-            raise ServerError(said)
-        raise_for(answer, self._client.address)
+        raise_failure(answer, self._client.address)
 
     def _missing(self, names: Iterable[str]) -> ServerSetupError:
         there = sorted(one_line(name[:100]) for name in names if name)

@@ -7,12 +7,11 @@ beyond that is found out at the start (:mod:`.openai_probe`).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from yarl import URL
 
@@ -25,15 +24,14 @@ from doc_classify.classification.openai_replies import (
     raise_failure,
     ran_out_of_tokens,
     read_reply,
-    without_secret,
 )
-from doc_classify.errors import ConfigurationError, ServerBusyError, ServerError, ServerSetupError
+from doc_classify.classification.patience import Patience
+from doc_classify.errors import ConfigurationError, ServerError, ServerSetupError
 from doc_classify.settings import Settings
 from doc_classify.terminal import one_line
 
 _ALIVE_SECONDS = 5.0
 _LIST_SECONDS = 30.0
-_BUSY_PAUSE = 0.5
 _SHOWN_MODELS = 10
 _CHAT = "/chat/completions"
 
@@ -54,8 +52,6 @@ _STABLE_META = ("vocab_type", "n_vocab", "n_ctx_train", "n_embd", "n_params", "s
 
 _OWN_FACTS = {"llamacpp": "/props", "vllm": "/version"}
 """Where a server tells more than the protocol has, by the owner of its models."""
-
-_T = TypeVar("_T")
 
 
 class OpenAIBackend:
@@ -122,19 +118,26 @@ class OpenAIBackend:
         """Short name as in ``--classifier``."""
         return "openai"
 
+    @property
+    def dialect(self) -> Dialect:
+        """The fields that the server takes; only after opening."""
+        return self._dialect
+
     async def open(self) -> ServerFacts:
         """Find the model and what the server can do with it; waits while it loads the model.
 
         Raises:
-            ServerError: the server does not answer, or is busy for the whole timeout.
+            ServerError: the server does not answer, is busy for a minute, or loads its model for
+                longer than the timeout.
             ServerSetupError: it cannot be used: key refused, model missing, no chat server.
         """
-        entries = await self._patiently(self._list)
+        patience = Patience(self._timeout)
+        entries = await patience.ask(self._list)
         self._model = self._wanted or self._only(entries)
         listed = [entry for entry in entries if self._model in _names(entry)]
         entry = listed[0] if listed else {}
 
-        findings = await self._patiently(Probe(self._send, self._model, self.address).find)
+        findings = await Probe(self._send, self._model, self.address, patience).find()
         # Some servers answer any name with the model they have; others name a dated snapshot.
         if entries and not listed and not findings.model.startswith(self._model):
             answers = f", and answers with {_shown(findings.model)}" if findings.model else ""
@@ -144,12 +147,18 @@ class OpenAIBackend:
         kind = str(entry.get("owned_by", ""))
         told: Mapping[str, Any] = {}
         if kind in _OWN_FACTS:
-            told = await self._patiently(partial(self._extra, _OWN_FACTS[kind]))
+            told = await patience.ask(partial(self._extra, _OWN_FACTS[kind]))
         context = _context(entry) or _context_of_llamacpp(entry, told)
         return ServerFacts(
             address=self.address,
             model=self._model,
-            version=_digest(self._model, entry, findings.model, told.get("chat_template")),
+            version=_digest(
+                self._model,
+                entry,
+                findings.model,
+                told.get("chat_template"),
+                findings.dialect.fingerprint,
+            ),
             context=min(context, self._context) if context else None,
             logprobs=findings.dialect.top_logprobs > 0,
             schema=findings.dialect.schema,
@@ -165,7 +174,7 @@ class OpenAIBackend:
         """
         answer = await self._send(self._dialect.body(self._model, request))
         if ran_out_of_tokens(answer):
-            return out_of_tokens()
+            return out_of_tokens(answer, request.max_tokens)
         raise_failure(answer, self.address)
         return read_reply(answer)
 
@@ -195,24 +204,28 @@ class OpenAIBackend:
 
     def _connect(self, base_url: str, api_key: str | None) -> None:
         root, self._prefix = _split_address(base_url)
-        self._key = _usable_key(api_key)
+        key = _usable_key(api_key)
         headers = dict(self._headers)
-        if self._key:
+        secrets = [key, *headers.values()]
+        if key:
             if URL(root).user is not None:
                 raise ConfigurationError(
                     "the server's address has a user name, which cannot go with an API key"
                 )
-            headers["Authorization"] = f"Bearer {self._key}"
+            headers["Authorization"] = f"Bearer {key}"
         self._client = JsonClient(
-            root, timeout=self._timeout, headers=headers, trust_env=self._trust_env
+            root,
+            timeout=self._timeout,
+            headers=headers,
+            trust_env=self._trust_env,
+            secrets=secrets,
         )
         self.address = self._client.address + self._prefix
 
     async def _request(
         self, method: str, path: str, body: object = None, *, timeout: float | None = None
     ) -> Answer:
-        answer = await self._client.request(method, path, body, timeout=timeout)
-        return answer if answer.status < 300 else without_secret(answer, self._key)
+        return await self._client.request(method, path, body, timeout=timeout)
 
     async def _send(self, body: dict[str, Any]) -> Answer:
         """Send a chat request; returns the answer unless the model is not there."""
@@ -259,7 +272,7 @@ class OpenAIBackend:
 
     def _without_model(self, entries: list[Mapping[str, Any]]) -> str:
         text = f"{self.address} has no model {_shown(self._model)}"
-        return f"{text}; it has: {_listed(entries)}" if entries else text
+        return f"{text}; it has: {self._client.shown(_listed(entries))}" if entries else text
 
     async def _extra(self, path: str) -> Mapping[str, Any]:
         """What a server tells at an address of its own, outside of OpenAI's protocol."""
@@ -268,19 +281,6 @@ class OpenAIBackend:
             raise_for(answer, self.address)
         usable = answer.status == 200 and isinstance(answer.data, Mapping)
         return answer.data if usable else {}
-
-    async def _patiently(self, ask: Callable[[], Awaitable[_T]]) -> _T:
-        """Ask again while the server says that it is busy, or still loading its model."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._timeout
-        while True:
-            try:
-                return await ask()
-            except ServerBusyError as error:
-                pause = max(error.retry_after or 0.0, _BUSY_PAUSE)
-                if loop.time() + pause > end:
-                    raise
-            await asyncio.sleep(pause)
 
 
 def _split_address(base_url: str) -> tuple[str, str]:
@@ -328,14 +328,19 @@ def _context_of_llamacpp(entry: Mapping[str, Any], props: Mapping[str, Any]) -> 
     return None
 
 
-def _digest(model: str, entry: Mapping[str, Any], answered: str, template: object) -> str:
-    """What changes with the model, as far as the server tells."""
+def _digest(
+    model: str, entry: Mapping[str, Any], answered: str, template: object, dialect: str
+) -> str:
+    """What changes with the model, as far as the server tells, and with what it is asked how."""
     facts = {
         "model": model,
         "answered": answered,  # OpenAI: the dated snapshot behind a name
         "entry": _known(entry, _STABLE_FIELDS),
         "meta": _known(entry.get("meta"), _STABLE_META),
         "template": template if isinstance(template, str) else None,
+        # All that the probe finds out, but for whether the model thinks and whether there are
+        # log-probabilities and schemas at all: these are facts of their own.
+        "dialect": dialect,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 

@@ -6,10 +6,12 @@ therefore not that a request is accepted, but that its answer shows what was ask
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from doc_classify.classification.chat import ChatReply, ChatRequest
@@ -22,8 +24,15 @@ from doc_classify.classification.openai_replies import (
     raise_failure,
     ran_out_of_tokens,
     read_reply,
+    unwrapped,
 )
-from doc_classify.errors import RefusedError, ServerSetupError
+from doc_classify.classification.patience import Patience
+from doc_classify.errors import (
+    ClassificationError,
+    RefusedError,
+    ServerError,
+    ServerSetupError,
+)
 from doc_classify.records import Usage
 
 _TOP_LOGPROBS = (20, 5)
@@ -33,8 +42,10 @@ _SEED = 1
 _EFFORTS = ("none", "minimal")
 """What keeps a model from thinking where ``chat_template_kwargs`` does not (Ollama, OpenAI)."""
 
-_NOT_TAKEN = (400, 422, 500, 501)
-"""What servers answer to fields that they cannot handle; some fail (500) in trying to."""
+_NOT_TAKEN = (400, 422, 501)
+"""What servers answer to fields that they cannot handle."""
+_FAILED = 500
+"""Some fail in trying to; but any server may also fail for a moment."""
 _NO_SYSTEM = re.compile(r"system (?:role|message|prompt)|role\W{1,3}system", re.IGNORECASE)
 """How chat templates without a system message (Gemma 2, early Mistral) say so."""
 
@@ -85,6 +96,17 @@ class Dialect:
     schema: bool = True
     both: bool = True
     system: bool = True
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between dialects in which the same question may get different answers.
+
+        That is all of them: whether thoughts are kept down and by which field, how the system
+        message is sent, temperature and seed, how many alternatives a score is made of, and whether
+        there are any with a schema. The name of the limit's field is in it as well, since models
+        that take only the newer one count their thoughts in it.
+        """
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
     def body(self, model: str, request: ChatRequest) -> dict[str, Any]:
         """The request as this server takes it."""
@@ -173,24 +195,32 @@ class Probe:
         send: sends the body of a chat request; returns the answer whatever its status.
         model: name of the model.
         address: where the server is, for messages.
+        patience: what the server is granted.
     """
 
     def __init__(
-        self, send: Callable[[dict[str, Any]], Awaitable[Answer]], model: str, address: str
+        self,
+        send: Callable[[dict[str, Any]], Awaitable[Answer]],
+        model: str,
+        address: str,
+        patience: Patience,
     ) -> None:
         self._send = send
         self._model = model
         self._address = address
+        self._patience = patience
+        self._works: tuple[Dialect, ChatRequest] | None = None
 
     async def find(self) -> Findings:
         """Send a handful of small requests.
 
         Raises:
-            ServerError: see :meth:`~.chat.ChatBackend.chat`.
+            ServerError: see :meth:`~.chat.ChatBackend.chat`; also where the server fails in a way
+                that does not let one tell what it can do.
             ServerSetupError: the server takes no chat request, however plain.
         """
         dialect, answer = await self._plain()
-        reply = _reply(answer)
+        reply = _reply(answer, _PLAIN)
         if reply.thought:
             dialect, reply = await self._unthinking(dialect, reply)
         dialect, in_schema = await self._schema(dialect)
@@ -214,12 +244,15 @@ class Probe:
         """The dialect without what the server complains about; None where it does not say."""
         if dialect.system and _NO_SYSTEM.search(answer.message):
             return replace(dialect, system=False)
+        if answer.status == _FAILED:  # a failure's words are no statement about fields
+            return None
         sent = tuple(name for name in dialect.body("", request) if name in OPTIONAL_FIELDS)
         named = named_field(answer, sent) or mentioned_field(answer, sent)
         return None if named is None else dialect.without(named)
 
     async def _from_nothing(self) -> tuple[Dialect, Answer]:
         """Start with what every server takes, and keep of the rest what is not refused."""
+        failed = []
         for kept in (
             _LEAST,
             replace(_LEAST, limit="max_completion_tokens"),
@@ -228,10 +261,17 @@ class Probe:
             answer = await self._ask(kept, _PLAIN)
             if _is_taken(answer):
                 break
+            if answer.status == _FAILED:
+                failed.append(kept)
         else:
             if answer.status >= 500:
                 raise_failure(answer, self._address)
             raise ServerSetupError(f"{self._address} takes no chat request: {answer.message}")
+        for earlier in failed:  # was it the request, or a moment that is over?
+            again = await self._ask(earlier, _PLAIN)
+            if _is_taken(again):
+                kept, answer = earlier, again
+                break
         for enriched in _ADDITIONS:
             richer = enriched(kept)
             if richer == kept:
@@ -245,7 +285,7 @@ class Probe:
         for effort in _EFFORTS:
             other = replace(dialect, effort=effort)
             answer = await self._ask(other, _PLAIN)
-            if _is_taken(answer) and not (tried := _reply(answer)).thought:
+            if _is_taken(answer) and not (tried := _reply(answer, _PLAIN)).thought:
                 return other, tried
         return dialect, reply
 
@@ -255,25 +295,64 @@ class Probe:
         if not _is_taken(answer) and dialect.top_logprobs:  # the two may not go together
             dialect = replace(dialect, both=False)
             answer = await self._ask(dialect, _WITH_SCHEMA)
-        if _is_taken(answer) and _follows(reply := _reply(answer)):
+        if _is_taken(answer) and _follows(reply := _reply(answer, _WITH_SCHEMA)):
             return dialect, reply
         return replace(dialect, schema=False, both=True), None
 
     async def _ask(self, dialect: Dialect, request: ChatRequest) -> Answer:
-        """The answer; errors that are no fault of the request's fields are raised."""
-        answer = await self._send(dialect.body(self._model, request))
-        if not ran_out_of_tokens(answer) and answer.status not in _NOT_TAKEN:
-            raise_failure(answer, self._address)
+        """The answer; errors that are no fault of the request's fields are raised.
+
+        A failure (500) is returned, which means that the request is not taken, only where none was
+        taken so far, or where one that was taken before is taken still.
+
+        Raises:
+            ServerError: the server fails whatever it is asked.
+        """
+        answer = await self._repeated(dialect, request)
+        if answer.status == _FAILED and self._works is not None:
+            known = await self._repeated(*self._works)
+            if not _is_taken(known):
+                raise ServerError(f"{self._address}: {known.message}")
+            answer = await self._repeated(dialect, request)
+        if _is_taken(answer):
+            self._works = (dialect, request)
         return answer
+
+    async def _repeated(self, dialect: Dialect, request: ChatRequest) -> Answer:
+        """The answer; a failure only where the server fails every time."""
+        try:
+            return await self._patience.ask(partial(self._once, dialect.body(self._model, request)))
+        except _FailedError as error:
+            return error.answer
+
+    async def _once(self, body: dict[str, Any]) -> Answer:
+        answer = unwrapped(await self._send(body))
+        if answer.status == _FAILED:
+            raise _FailedError(answer)
+        if ran_out_of_tokens(answer) or answer.status in _NOT_TAKEN:
+            return answer
+        try:
+            raise_failure(answer, self._address)
+        except ClassificationError as error:  # no document is to blame for that
+            raise ServerSetupError(f"{self._address} takes no chat request: {error}") from error
+        return answer
+
+
+class _FailedError(ServerError):
+    """A server that answered 500."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.message)
+        self.answer = answer
 
 
 def _is_taken(answer: Answer) -> bool:
     return 200 <= answer.status < 300 or ran_out_of_tokens(answer)
 
 
-def _reply(answer: Answer) -> ChatReply:
+def _reply(answer: Answer, request: ChatRequest) -> ChatReply:
     if ran_out_of_tokens(answer):
-        return out_of_tokens()
+        return out_of_tokens(answer, request.max_tokens)
     try:
         return read_reply(answer)
     except RefusedError:  # nothing to be learnt from

@@ -7,23 +7,27 @@ LM Studio and the gateways in front of them word the same errors each in their o
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from doc_classify.classification.chat import ChatReply, Token
+from doc_classify.classification.chat import ChatReply
 from doc_classify.classification.http import Answer, count, expect, raise_for
-from doc_classify.errors import ContextExceededError, RefusedError, ServerSetupError
+from doc_classify.classification.replies import (
+    make_usage,
+    mapping,
+    read_tokens,
+    text_of,
+    without_thoughts,
+)
+from doc_classify.errors import (
+    ClassificationError,
+    ContextExceededError,
+    RefusedError,
+    ServerSetupError,
+)
 from doc_classify.records import Usage
-from doc_classify.terminal import one_line
-
-FLOOR = -9999.0
-"""Log-probability that stands for none at all; OpenAI and vLLM say so, others say -Infinity."""
-_ROUNDING = 0.01
-"""How far above 0 a log-probability may be by the rounding of a server."""
-_MOST_ALTERNATIVES = 64
 
 OPTIONAL_FIELDS = (
     "max_tokens",
@@ -38,10 +42,8 @@ OPTIONAL_FIELDS = (
 )
 """Fields of a request that some server refuses."""
 
-_THOUGHT_END = re.compile(r"</(?:think|thinking)>")
-_THOUGHT_START = re.compile(r"\s*<(?:think|thinking)>")
-
-_NUMBER = r"(\d[\d,]*)"
+_NUMBER = r"(?<![\d,])(\d[\d,]{0,12})"
+"""Bounded, so that a long row of digits takes no long time."""
 _TOO_LONG = re.compile(
     r"context[ _-](?:length|size|window|limit)|maximum (?:model|input|prompt) length"
     r"|reduce the length of the|input tokens exceed|prompt is too long"
@@ -69,6 +71,7 @@ _LENGTHS = tuple(
         rf"too long: {_NUMBER}",  # Anthropic's adapter
     )
 )
+_FILTERED = "the server's content filter stopped the answer"
 _OUT_OF_TOKENS = "max_tokens or model output limit was reached"
 """OpenAI's 400 for a model that was still thinking when its tokens were used up."""
 
@@ -77,33 +80,33 @@ def read_reply(answer: Answer) -> ChatReply:
     """The answer to a chat request, from a response with a status of success.
 
     Raises:
-        RefusedError: the model or a filter refused.
+        RefusedError: the model or a filter refused; ``usage`` is what that has cost.
         ServerError: it is no chat completion.
     """
-    choice = expect(_first(expect(answer.data, Mapping).get("choices")), Mapping)
+    data = expect(answer.data, Mapping)
+    used = _usage(data)
+    choice = expect(_first(data.get("choices")), Mapping)
     message = expect(choice.get("message"), Mapping)
-    refusal = message.get("refusal")
-    if isinstance(refusal, str) and refusal.strip():
-        raise RefusedError(one_line(f"the model refused: {refusal}"))
+    refusal = text_of(message.get("refusal")).strip()
     reason = choice.get("finish_reason")
-    if reason == "content_filter":
-        raise RefusedError("the server's content filter stopped the answer")
+    if refusal or reason == "content_filter":
+        said = f"the model refused: {answer.shown(refusal)}" if refusal else _FILTERED
+        error = RefusedError(said)
+        error.usage = used
+        raise error
 
-    usage = _mapping(answer.data.get("usage"))
     written, parts_thought = _content(message.get("content"))
-    text, marked, unclosed = _without_thought(written)
+    text, marked, cut = without_thoughts(written)
+    details = mapping(mapping(data.get("usage")).get("completion_tokens_details"))
     thought = (
         marked
         or parts_thought
-        or any(_is_text(message.get(name)) for name in ("reasoning_content", "reasoning"))
-        or count(_mapping(usage.get("completion_tokens_details")).get("reasoning_tokens")) > 0
+        or any(text_of(message.get(name)).strip() for name in ("reasoning_content", "reasoning"))
+        or count(details.get("reasoning_tokens")) > 0
     )
-    tokens = tuple(_tokens(choice.get("logprobs")) or ())
-    if thought:
-        tokens = _after_thought(tokens, text)
-    return ChatReply(
-        text, _usage(usage), tokens, truncated=reason == "length" or unclosed, thought=thought
-    )
+    whole = not thought and len(text) == len(written)
+    tokens = read_tokens(mapping(choice.get("logprobs")).get("content"), text, whole=whole)
+    return ChatReply(text, used, tokens, truncated=cut or reason == "length", thought=thought)
 
 
 def raise_failure(answer: Answer, address: str) -> None:
@@ -115,12 +118,17 @@ def raise_failure(answer: Answer, address: str) -> None:
         RefusedError, ServerError, ServerBusyError, ServerSetupError: see
             :func:`~.http.raise_for`.
     """
-    answer = _with_inner_status(answer)
-    if answer.status in (400, 413, 422):
-        _raise_if_too_long(answer, address)
-    if answer.status in (400, 422) and (named := named_field(answer)) is not None:
-        raise ServerSetupError(f"{address} no longer takes the field {named}: {answer.message}")
-    raise_for(answer, address)
+    answer = unwrapped(answer)
+    try:
+        if answer.status in (400, 413, 422):
+            _raise_if_too_long(answer, address)
+        if answer.status in (400, 422) and (named := named_field(answer)) is not None:
+            raise ServerSetupError(f"{address} no longer takes the field {named}: {answer.message}")
+        raise_for(answer, address)
+    except ClassificationError as error:
+        told = mapping(answer.data)
+        error.usage = _usage(told) if isinstance(told.get("usage"), Mapping) else None
+        raise
 
 
 def ran_out_of_tokens(answer: Answer) -> bool:
@@ -128,9 +136,17 @@ def ran_out_of_tokens(answer: Answer) -> bool:
     return answer.status == 400 and _OUT_OF_TOKENS in answer.text
 
 
-def out_of_tokens() -> ChatReply:
-    """What such an error amounts to; it does not say how many tokens were used."""
-    return ChatReply("", Usage(calls=1), truncated=True, thought=True)
+def out_of_tokens(answer: Answer, most: int) -> ChatReply:
+    """What such an error amounts to.
+
+    Args:
+        answer: the error.
+        most: tokens that the answer could have, and has used up.
+    """
+    used = _usage(mapping(answer.data))
+    if not used.completion_tokens:
+        used = replace(used, completion_tokens=most)
+    return ChatReply("", used, truncated=True, thought=True)
 
 
 def is_unknown_model(answer: Answer) -> bool:
@@ -153,20 +169,6 @@ def mentioned_field(answer: Answer, fields: tuple[str, ...]) -> str | None:
     return found[0] if found else None
 
 
-def without_secret(answer: Answer, secret: str) -> Answer:
-    """The same answer with the key struck out wherever the server repeats it."""
-    if not secret:
-        return answer
-    escaped = json.dumps(secret)[1:-1]
-    try:
-        written = json.dumps(answer.data)
-    except RecursionError:
-        written = "null"
-    data = json.loads(written.replace(escaped, "***"))
-    text = answer.text.replace(secret, "***").replace(escaped, "***")
-    return replace(answer, data=data, text=text)
-
-
 def _raise_if_too_long(answer: Answer, address: str) -> None:
     error = _error(answer)
     said = f"{address}: {answer.message}"
@@ -185,8 +187,11 @@ def _number(patterns: tuple[re.Pattern[str], ...], text: str) -> int | None:
     return None
 
 
-def _with_inner_status(answer: Answer) -> Answer:
-    """Gateways (OpenRouter) report a fault of the server behind them with status 200."""
+def unwrapped(answer: Answer) -> Answer:
+    """The answer with the status that it means.
+
+    Gateways (OpenRouter) report a fault of the server behind them with status 200.
+    """
     if not 200 <= answer.status < 300 or not isinstance(answer.data, Mapping):
         return answer
     if "choices" in answer.data or not isinstance(answer.data.get("error"), Mapping | str):
@@ -198,14 +203,14 @@ def _with_inner_status(answer: Answer) -> Answer:
 
 def _error(answer: Answer) -> Mapping[str, Any]:
     """The fields of an error: in "error", or beside it (SGLang)."""
-    data = _mapping(answer.data)
-    return _mapping(data.get("error")) or data
+    data = mapping(answer.data)
+    return mapping(data.get("error")) or data
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    prompt = count(usage.get("prompt_tokens"))
-    cached = count(_mapping(usage.get("prompt_tokens_details")).get("cached_tokens"))
-    return Usage(1, prompt, min(cached, prompt), count(usage.get("completion_tokens")))
+def _usage(data: Mapping[str, Any]) -> Usage:
+    told = mapping(data.get("usage"))
+    cached = mapping(told.get("prompt_tokens_details")).get("cached_tokens")
+    return make_usage(told.get("prompt_tokens"), cached, told.get("completion_tokens"))
 
 
 def _content(content: object) -> tuple[str, bool]:
@@ -215,83 +220,10 @@ def _content(content: object) -> tuple[str, bool]:
     if not isinstance(content, list):
         text: str = expect(content, str)
         return text, False
-    parts = [_mapping(part) for part in content]
+    parts = [mapping(part) for part in content]
     text = "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     return text, any(part.get("type") == "thinking" for part in parts)
 
 
-def _without_thought(text: str) -> tuple[str, bool, bool]:
-    """(the answer, whether there were thoughts before it, whether they did not end)."""
-    *_, end = [None, *_THOUGHT_END.finditer(text)]
-    if end is not None:  # where the template opens the thoughts, only their end is in the answer
-        return text[end.end() :].strip(), True, False
-    if _THOUGHT_START.match(text):
-        return "", True, True
-    return text, False, False
-
-
-def _after_thought(tokens: tuple[Token, ...], text: str) -> tuple[Token, ...]:
-    """The tokens of the answer alone; none where they cannot be told from those of thoughts."""
-    answer = text.strip()
-    written = "".join(token.text for token in tokens)
-    *_, end = [None, *_THOUGHT_END.finditer(written)]
-    start = end.end() if end is not None else written.rfind(answer)
-    if not answer or start < 0:
-        return ()
-    place = 0
-    for index, token in enumerate(tokens):
-        if place >= start and token.text.strip():
-            return tokens[index:]
-        place += len(token.text)
-    return ()
-
-
-def _tokens(logprobs: object) -> list[Token] | None:
-    """The tokens of an answer; None where one of them cannot be used, and so none fits."""
-    content = _mapping(logprobs).get("content")
-    if not isinstance(content, list):
-        return None
-    tokens = []
-    for entry in map(_mapping, content):
-        text, logprob = entry.get("token"), _logprob(entry.get("logprob"))
-        if not isinstance(text, str) or logprob is None:
-            return None
-        tokens.append(Token(text, logprob, _alternatives(entry, text, logprob)))
-    return tokens
-
-
-def _alternatives(
-    entry: Mapping[str, Any], text: str, logprob: float
-) -> tuple[tuple[str, float], ...]:
-    given = entry.get("top_logprobs")
-    found = list(_pairs(given)) if isinstance(given, list) else []
-    # llama.cpp puts bytes of the character before into a token's text, but not into its twin's.
-    if found and not any(other == text or value == logprob for other, value in found):
-        found.append((text, logprob))
-    return tuple(sorted(found, key=lambda pair: -pair[1])[:_MOST_ALTERNATIVES])
-
-
-def _pairs(given: list[object]) -> Iterator[tuple[str, float]]:
-    for alternative in map(_mapping, given):
-        text, logprob = alternative.get("token"), _logprob(alternative.get("logprob"))
-        if isinstance(text, str) and logprob is not None:
-            yield text, logprob
-
-
-def _logprob(value: object) -> float | None:
-    """A log-probability, at least :data:`FLOOR` and at most 0; None for what cannot be one."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(min(max(value, FLOOR), 0.0)) if value <= _ROUNDING else None  # NaN is not
-
-
 def _first(value: object) -> object:
     return value[0] if isinstance(value, list) and value else None
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
