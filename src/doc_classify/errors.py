@@ -14,6 +14,7 @@
     │       └── ServerBusyError       it has too much to do (429, 503)
     ├── CannotGoOnError               the run has to stop; what is done is stored (exit code 3)
     │   ├── ServerSetupError          model missing, key refused, quota used up, server gone
+    │   │   └── SickModelError        the model gives no document a category
     │   └── BudgetReachedError        --max-llm-calls or --max-cost
     └── PermanentError                trying again cannot help
         ├── ClassificationError       the text was read, but has no category
@@ -147,6 +148,12 @@ class ServerSetupError(CannotGoOnError):
     """The LLM server cannot be used as it is, and waiting would not help."""
 
     kind = "server_setup"
+
+
+class SickModelError(ServerSetupError):
+    """The model gives no document a category, not even the plainest."""
+
+    kind = "sick_model"
 
 
 class BudgetReachedError(CannotGoOnError):

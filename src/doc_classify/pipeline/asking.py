@@ -25,6 +25,7 @@ from doc_classify.errors import (
     ServerBusyError,
     ServerError,
     ServerSetupError,
+    SickModelError,
 )
 from doc_classify.records import (
     Classification,
@@ -39,6 +40,8 @@ from doc_classify.storage.base import Task
 
 _SICK = 50
 """Documents in a row without a category after which the model comes under suspicion."""
+_FEW = 10
+"""The same where these are all documents that there are."""
 _WORTH_TELLING = 5.0
 """Seconds of a pause that a person should know of."""
 _COMPLETION_WORK = 4
@@ -95,6 +98,7 @@ class Asking:
         self._told = False
         self._refused_since: float | None = None
         self._suspects: list[Outcome] = []
+        self._answered = False  # some document got a category
         self._out_of_budget = asyncio.Event()
         self._budget_error: BudgetReachedError | None = None
 
@@ -111,12 +115,13 @@ class Asking:
         """Work until the queue's :class:`End`.
 
         Raises:
-            ServerSetupError: the server cannot be used, did not come back, or its model gives no
-                document a category.
+            ServerSetupError: the server cannot be used, or did not come back.
+            SickModelError: its model gives no document a category.
             BudgetReachedError: nothing more may be spent; what was in flight has been handed on.
         """
         stopping = asyncio.create_task(self._out_of_budget.wait())
         self._breaker = self._new_breaker()
+        self._answered = False
         try:
             async with asyncio.TaskGroup() as group:
                 while document := await self._next(documents, stopping):
@@ -125,6 +130,8 @@ class Asking:
                     if self._out_of_budget.is_set():
                         break
                     group.create_task(self._one(document, place, put))
+            if self._suspects and len(self._suspects) >= _FEW and not self._answered:
+                await self._clear_suspects(put)
             await self._hand_on_suspects(put)
         except BaseExceptionGroup as errors:
             # One cause is enough: the other tasks were cancelled because of it.
@@ -182,6 +189,7 @@ class Asking:
             if failure:
                 await self._suspect(outcome, put)
             else:
+                self._answered = True
                 await self._hand_on_suspects(put)
                 await put(outcome)
         except BudgetReachedError as error:
@@ -199,15 +207,17 @@ class Asking:
         good as before.
 
         Raises:
-            ServerSetupError: the fault is not the documents'.
+            SickModelError: the fault is not the documents'.
         """
         self._suspects.append(outcome)
-        if len(self._suspects) < _SICK:
-            return
+        if len(self._suspects) >= _SICK:
+            await self._clear_suspects(put)
+
+    async def _clear_suspects(self, put: Callable[[Outcome], Awaitable[None]]) -> None:
+        count, failure = len(self._suspects), self._suspects[-1].failure
         if not await self._classifier.knows(self._budget):
-            failure = outcome.failure
-            raise ServerSetupError(
-                f"none of the last {_SICK} documents got a category, and a plain invoice gets none "
+            raise SickModelError(
+                f"none of the last {count} documents got a category, and a plain invoice gets none "
                 f"either; the last one: {failure.message if failure else ''}"
             )
         await self._hand_on_suspects(put)
