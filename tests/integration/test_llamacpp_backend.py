@@ -23,6 +23,7 @@ from doc_classify.classification import llamacpp
 from doc_classify.classification.chat import ChatReply, ChatRequest
 from doc_classify.classification.llamacpp import LlamaCppBackend
 from doc_classify.classification.openai import OpenAIBackend
+from doc_classify.classification.openai_probe import Dialect
 from doc_classify.errors import (
     ConfigurationError,
     ContextExceededError,
@@ -89,7 +90,9 @@ def test_a_model_is_run(model):
     async def work(backend: LlamaCppBackend) -> None:
         facts = await backend.open()
         assert facts.model == "random.gguf"
-        assert facts.version == hashlib.sha256(model.read_bytes()).hexdigest()
+        weights, _, dialect = facts.version.partition(" ")
+        assert weights == hashlib.sha256(model.read_bytes()).hexdigest()
+        assert dialect == Dialect().fingerprint
         assert (facts.context, facts.on_gpu) == (512, 0.0)
         assert facts.logprobs and facts.schema and not facts.thinks
         assert facts.server.startswith("llama.cpp (xllamacpp ")
@@ -256,7 +259,8 @@ def test_the_engine_sees_no_secrets(model, monkeypatch):
         assert not {"OPENAI_API_KEY", "DATABASE_URL"} & set(seen)
         assert "CUDA_VISIBLE_DEVICES" in seen
         command = " ".join(process.cmdline())
-        assert backend._server._key not in command
+        sent = backend._server._client._headers["Authorization"]
+        assert sent.removeprefix("Bearer ") not in command
         assert os.getsid(process.pid) == process.pid
         [address] = [one.laddr.ip for one in process.net_connections() if one.status == "LISTEN"]
         assert address == "127.0.0.1"

@@ -158,6 +158,17 @@ def test_a_server_that_takes_no_question_cannot_be_used(status):
         opened(double)
 
 
+@pytest.mark.parametrize(
+    ("kind", "path"), [(OpenAIDouble, "/v1/models"), (OllamaDouble, "/api/version")]
+)
+def test_a_server_that_refuses_the_first_question_cannot_be_used(kind, path):
+    with (
+        kind(faults={path: failing(400, "not like that")}) as double,
+        pytest.raises(ServerSetupError, match="not like that"),
+    ):
+        opened(double)
+
+
 # Ollama's.
 
 

@@ -92,6 +92,12 @@ def test_a_text_that_is_longer_than_any_answer_is_cut() -> None:
     assert without_thoughts("<think>" + "a" * LONGEST_TEXT + "</think>b") == ("", True, True)
 
 
+def test_tokens_that_are_longer_than_any_answer_are_left_out() -> None:
+    half = {"token": "a" * (LONGEST_TEXT // 2), "logprob": -1.0}
+    assert len(read_tokens([half] * 2, "a", whole=True)) == 2
+    assert read_tokens([half] * 3, "a", whole=True) == ()
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [

@@ -74,7 +74,8 @@ class ServerFacts:
         address: where it is, for a person, without user or password.
         model: the model's name as requests give it.
         version: changes whenever the model's answers may: a digest of its weights where the
-            server tells one, else all that it tells of the model.
+            server tells one, else all that it tells of the model; and with what the back end has
+            found out about how to ask it, as far as no other field here says so.
         context: tokens that prompt and answer may have together, None where the server does not
             say; never more than what the requests ask for.
         logprobs: it gives log-probabilities.
@@ -125,7 +126,8 @@ class ChatBackend(Protocol):
             ServerBusyError: it has too much to do.
             ServerError: it cannot be reached, broke off, took too long, or answered nonsense.
             ContextExceededError: the prompt is too long; ``tokens`` and ``limit`` where it says.
-            RefusedError: it refuses this very request.
+            RefusedError: it refuses this very request. As all errors about a document it has the
+                server's counts in ``usage`` where there are any.
             ServerSetupError: it cannot be used any more: model gone, key refused, quota used up.
         """
         ...

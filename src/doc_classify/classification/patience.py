@@ -10,7 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from doc_classify.errors import ServerBusyError, ServerError
+from doc_classify.errors import (
+    ClassificationError,
+    ServerBusyError,
+    ServerError,
+    ServerSetupError,
+)
 
 _BUSY_SECONDS = 60.0
 """For how long, all in all, a server may say that it is busy."""
@@ -42,6 +47,7 @@ class Patience:
             ServerBusyError: it has been busy for a minute, or for the timeout if that is shorter;
                 or it asks to wait for longer; or it has been loading its model for the timeout.
             ServerError: it cannot be reached, or failed several times in a row.
+            ServerSetupError: it refuses the question.
         """
         pause, failures = _FIRST_PAUSE, 0
         while True:
@@ -51,6 +57,8 @@ class Patience:
                 wait = max(error.retry_after or 0.0, pause)
                 if not self._grants(wait, loading=_LOADING in str(error).casefold()):
                     raise
+            except ClassificationError as error:  # there is no document to blame
+                raise ServerSetupError(str(error)) from error
             except ServerError as error:
                 wait = pause
                 failures += 1

@@ -15,7 +15,7 @@ from doc_classify.classification.http import count
 from doc_classify.records import Usage
 
 LONGEST_TEXT = 100_000
-"""Characters of an answer that are looked at."""
+"""Characters of an answer that are looked at, and of all its tokens together."""
 FLOOR = -9999.0
 """Log-probability that stands for none at all; OpenAI and vLLM say so, others say -Infinity."""
 _ROUNDING = 0.01
@@ -101,10 +101,13 @@ def read_tokens(entries: object, text: str, *, whole: bool) -> tuple[Token, ...]
 
 def _scored(entries: object) -> list[tuple[Token, bytes]]:
     """The tokens with the bytes that they stand for."""
-    found = []
+    found, length = [], 0
     for entry in map(mapping, entries if isinstance(entries, list) else ()):
         said, logprob = entry.get("token"), _logprob(entry.get("logprob"))
         if not isinstance(said, str) or logprob is None:
+            return []
+        length += len(said)
+        if length > LONGEST_TEXT:
             return []
         text = clean(said)
         token = Token(text, logprob, _alternatives(entry.get("top_logprobs"), text, logprob))
