@@ -27,7 +27,7 @@ WORKER_COMMAND = "celery -A doc_classify.celery_tasks worker"
 _ANSWER_SECONDS = 1.0
 _LOAD_SECONDS = 1.0
 _LATE = 60.0
-"""Seconds that a message may wait, or a submitter be silent, before it counts as trouble."""
+"""Seconds that a submitter may be silent before that counts as trouble."""
 _SILENT = 180.0
 """Seconds without any new result in which workers hold chunks, after which that is trouble."""
 _BUSY = 0.7
@@ -60,6 +60,7 @@ class Standing:
     Attributes:
         silent: seconds since something was written about the run.
         elapsed: seconds from its start to its end, or to now.
+        lease: seconds after which workers take what is silent for lost.
         depth: messages in the queue, of all runs; None where the broker does not answer.
         broker_error: why it does not.
         load: database sessions of ours at work, on average; None where that was not looked at.
@@ -73,6 +74,7 @@ class Standing:
     stats: RunStats
     silent: float
     elapsed: float
+    lease: float
     chunks: ChunkCounts
     oldest_waiting: float | None
     most_attempts: int
@@ -146,6 +148,7 @@ def look(store: SqlStore, info: RunInfo, settings: Settings) -> Standing:
         stats=info.stats,
         silent=_seconds(info.heartbeat, at),
         elapsed=_seconds(info.started, ended),
+        lease=settings.lease_seconds,
         chunks=waiting.counts,
         oldest_waiting=waiting.oldest,
         most_attempts=waiting.attempts,
@@ -237,7 +240,7 @@ def _of_chunks(seen: Standing) -> Iterator[str]:
         return
     counts = seen.chunks
     held = sum(worker.reserved for worker in seen.workers)
-    late = seen.oldest_waiting is None or seen.oldest_waiting > _LATE / 2
+    late = seen.oldest_waiting is None or seen.oldest_waiting > seen.lease / 4
     if seen.depth == 0 and counts.pending > held and late:
         yield (
             f"The queue is empty although {counts.pending:,} chunks wait: their messages were "

@@ -22,7 +22,7 @@ from doc_classify.cli.options import (
     what_and_how_elsewhere,
 )
 from doc_classify.cli.runs import DISTRIBUTED, info_to_dict, opened, run_of
-from doc_classify.errors import ConfigurationError, DocClassifyError
+from doc_classify.errors import ConfigurationError, DocClassifyError, MissingDependencyError
 from doc_classify.terminal import one_line
 
 if TYPE_CHECKING:
@@ -425,16 +425,19 @@ class _Onlooker:
 # --- status -------------------------------------------------------------------------------------
 
 
-def standing_of(store: Any, info: RunInfo, settings: Settings) -> Standing:
-    """What ``status`` has to say of a run of workers besides its counts."""
-    _check_installed()
+def standing_of(store: Any, info: RunInfo, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    """What ``status`` says of a run of workers besides its counts: JSON-ready, and for a person."""
+    try:
+        _check_installed()
+    except MissingDependencyError as error:
+        return {"error": str(error)}, [str(error)]
     from doc_classify.queue_status import look
 
-    return look(store, info, settings)
+    seen = look(store, info, settings)
+    return _to_dict(seen), _lines(seen)
 
 
-def standing_lines(seen: Standing) -> list[str]:
-    """The same for a person."""
+def _lines(seen: Standing) -> list[str]:
     from doc_classify.queue_status import bottleneck, troubles
     from doc_classify.summary import duration
 
@@ -473,8 +476,7 @@ def standing_lines(seen: Standing) -> list[str]:
     return lines + [one_line(f"! {text}") for text in troubles(seen)]
 
 
-def standing_to_dict(seen: Standing) -> dict[str, Any]:
-    """The same, JSON-ready."""
+def _to_dict(seen: Standing) -> dict[str, Any]:
     from doc_classify.queue_status import bottleneck, troubles
 
     data = asdict(seen)
