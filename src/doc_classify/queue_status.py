@@ -280,8 +280,9 @@ def _of_connections(seen: Standing) -> Iterator[str]:
     if seen.connections_needed + others > there.allowed:
         yield (
             f"The workers may need {seen.connections_needed} database connections, and others "
-            f"have {others}, but the server allows {there.allowed}: raise max_connections, put "
-            "PgBouncer in transaction mode between, or run fewer processes."
+            f"have {others}, but the server allows {there.allowed}: unless a pooler is between "
+            "already, raise max_connections, put PgBouncer in transaction mode between, or run "
+            "fewer processes."
         )
 
 
