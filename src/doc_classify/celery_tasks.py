@@ -101,7 +101,9 @@ def _worker() -> ChunkWorker:
     global _of_this_process
     if _of_this_process is None:
         settings = load_settings()
-        store = SqlStore(settings.database_url, patience=_PATIENCE)
+        store = SqlStore(
+            settings.database_url, patience=_PATIENCE, idle_limit=settings.lease_seconds / 2
+        )
         _of_this_process = ChunkWorker(settings, store, share=_share())
     return _of_this_process
 

@@ -28,6 +28,9 @@ from doc_classify.storage.store import SqlStore, spec_of
 GIVEN_UP_AFTER = 5
 """Claims of a chunk that ended with neither a result nor a word, after which it is given up."""
 
+INCOMPLETE = "not everything was submitted"
+"""How the message of a run begins that does not hold all that it was to hold."""
+
 SUBMITTING, RUNNING = "submitting", "running"
 FINISHED, CANCELLED, FAILED = "finished", "cancelled", "failed"
 _OPEN = (SUBMITTING, RUNNING)
@@ -134,8 +137,9 @@ class ChunkLedger:
 
         self._store.write(work)
 
-    def submitted(self, run_id: str, message: str | None = None) -> None:
-        """No more chunks will be added to the run; ``message`` says why, if not all are there."""
+    def submitted(self, run_id: str, broken_off: str | None = None) -> None:
+        """No more chunks will be added; ``broken_off`` says why, if not all of them are there."""
+        message = None if broken_off is None else f"{INCOMPLETE}: {broken_off}"
 
         def work(connection: Connection) -> None:
             _lock(connection, run_id)
@@ -268,7 +272,9 @@ class ChunkLedger:
                 )
             )
             connection.execute(
-                update(runs).where(runs.c.id == claim.run_id).values(message=clean(reason))
+                update(runs)
+                .where(runs.c.id == claim.run_id, _may_be_told())
+                .values(message=clean(reason))
             )
 
         self._store.write(work)
@@ -349,10 +355,15 @@ class ChunkLedger:
 
         def work(connection: Connection) -> bool:
             _lock(connection, run_id)
+            mine = runs.c.id == run_id
+            connection.execute(
+                update(runs).where(mine, runs.c.state == SUBMITTING).values(message=INCOMPLETE)
+            )
+            connection.execute(update(runs).where(mine, _may_be_told()).values(message=None))
             found = connection.execute(
                 update(runs)
-                .where(runs.c.id == run_id, runs.c.state != FINISHED)
-                .values(state=RUNNING, message=None, finished=None, heartbeat=now())
+                .where(mine, runs.c.state != FINISHED)
+                .values(state=RUNNING, finished=None, heartbeat=now())
             )
             _finish_if_done(connection, run_id)
             return bool(found.rowcount)
@@ -371,6 +382,11 @@ class ChunkLedger:
             return bool(found.rowcount)
 
         return self._store.write(work)
+
+
+def _may_be_told() -> Any:
+    """Whether the message of a run can make room for another: that it is incomplete must stay."""
+    return or_(runs.c.message.is_(None), ~runs.c.message.startswith(INCOMPLETE))
 
 
 def _is(claim: Claim) -> tuple[Any, ...]:
@@ -402,6 +418,9 @@ def _finish_if_done(connection: Connection, run_id: str) -> None:
                 submitted=row.seen,  # a file that was named twice is one file
             )
         )
+        # What was wrong on the way is over.
+        over = update(runs).where(runs.c.id == run_id, _may_be_told())
+        connection.execute(over.values(message=None))
 
 
 def clock(connection: Connection) -> float:
