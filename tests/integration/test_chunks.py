@@ -22,6 +22,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import Connection, select, update
 
 from conftest import fresh_database
 from doc_classify.records import (
@@ -44,6 +45,7 @@ from doc_classify.storage.chunks import (
     ChunkLedger,
     Claim,
 )
+from doc_classify.storage.schema import runs
 from doc_classify.storage.store import SqlStore
 
 SPEC = RunSpec("/d", "distributed", "", "e" * 16, "auto", ("a", "b"), {"model": "m"})
@@ -403,6 +405,35 @@ def test_the_first_worker_settles_how_a_run_classifies(store_url: str, ledger: C
     assert stored and stored[0].fingerprint == holds and stored[0].classifier == "embedded"
     assert stored[0].settings["model"] is None
     assert ledger.spec("no such run") is None
+
+
+def test_a_worker_that_freezes_in_a_transaction_holds_up_nobody(postgres_url: str):
+    url = fresh_database(postgres_url)
+    with (
+        contextlib.closing(SqlStore(url, idle_limit=0.3)) as frozen,
+        contextlib.closing(SqlStore(url)) as other,
+    ):
+        ledger = ChunkLedger(other)
+        run_id = a_run(ledger, 1)
+        begun, go_on = threading.Event(), threading.Event()
+        tries = []
+
+        def work(connection: Connection) -> None:
+            tries.append(1)
+            connection.execute(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
+            begun.set()
+            go_on.wait(20)
+            connection.execute(update(runs).where(runs.c.id == run_id).values(message="mine"))
+
+        thread = threading.Thread(target=frozen.write, args=(work,))
+        thread.start()
+        assert begun.wait(20)
+        claim = ledger.claim(run_id, 0, "other", LEASE)
+        assert claim and ledger.finish(claim)
+        go_on.set()
+        thread.join()
+        assert len(tries) == 2  # broken off, and tried again
+        assert told(other, run_id) == "mine"
 
 
 # --- files that a chunk has registered before ---------------------------------------------------
