@@ -237,6 +237,24 @@ def test_workers_that_cannot_see_the_documents(place: Place, start_worker):
     assert place.json("status")["stats"]["failed"] == 0
 
 
+def test_an_llm_server_that_is_away(place: Place, start_worker):
+    place.environment |= {
+        "OLLAMA_HOST": "http://127.0.0.1:9",
+        "DOC_CLASSIFY_CLASSIFIER": "ollama",
+        "DOC_CLASSIFY_LLM_GIVE_UP": "2",
+    }
+    place.submit()
+    start_worker()
+    wait_until(
+        lambda: any(
+            "A worker waits" in trouble and "127.0.0.1:9" in trouble for trouble in place.troubles()
+        ),
+        "the run says what its workers wait for",
+    )
+    found = place.json("status")
+    assert found["stats"]["failed"] == 0 and found["distributed"]["workers"][0]["listening"]
+
+
 @on_postgresql
 def test_connections_of_a_run_at_work(place: Place, start_worker):
     start_worker()
@@ -345,6 +363,8 @@ def test_nothing_is_the_matter():
         ({"chunks": ChunkCounts(claimed=4, expired=2)}, "not heard of any more"),
         ({"depth": 0}, "The queue is empty although 150 chunks wait"),
         ({"state": "submitting", "silent": 70.0}, "whoever submitted it seems to be gone"),
+        ({"message": "vm pid 7: no LLM"}, "A worker waits, or has handed back what it had: vm"),
+        ({"message": "not everything was submitted: x"}, "Not everything was submitted: x. Submit"),
         ({"state": "failed", "message": "no money"}, "ended (no money) before all was done"),
         (
             {"workers": (*AT_WORK.workers, Worker("w@two", "0.1.0", 4, False, 0, 0))},

@@ -92,7 +92,7 @@ def submit(
     settings = settings_from(**fields)
     run_id = ""
     submitted = 0
-    progress = _Progress("Submitting", shown=not as_json)
+    progress = _Progress("Submitting", shown=not as_json, at_once=False)
 
     def begun(new: str) -> None:
         nonlocal run_id
@@ -219,6 +219,10 @@ def _wait(
         return EXIT_COULD_NOT_RUN
     if info.message and not as_json:
         click.echo(f"The run said last: {one_line(info.message)}", err=True)
+    if info.state == "finished" and info.message:
+        # Only that something was not submitted outlives the end.
+        click.echo("Submitting the same again takes the rest.", err=True)
+        return EXIT_COULD_NOT_RUN
     if info.state != "finished":
         click.echo(
             f"Run {run_id} was ended before all was done ({info.state}); "
@@ -328,10 +332,10 @@ def _processor(settings: Settings, **how: Any) -> CeleryDistributedProcessor:
 class _Progress:
     """A bar for a person, a line now and then for a log; on standard error."""
 
-    def __init__(self, what: str, *, shown: bool) -> None:
+    def __init__(self, what: str, *, shown: bool, at_once: bool = True) -> None:
         self._shown = shown
         self._bar: Any = None
-        self._last_line = 0.0
+        self._last_line = -_LINE_SECONDS if at_once else time.monotonic()
         if shown and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
+from sqlalchemy import Connection, and_, case, func, insert, null, or_, select, text, update
 
 from doc_classify.records import Source
 from doc_classify.storage.base import RunSpec
@@ -238,6 +238,8 @@ class ChunkLedger:
 
     def finish(self, claim: Claim) -> bool:
         """The chunk is done; the run as well, if it was the last. False where it is not ours."""
+        machine = claim.token.split(" pid ")[0]
+        from_there = runs.c.message.startswith(f"{machine} pid ", autoescape=True)
 
         def work(connection: Connection) -> bool:
             _lock(connection, claim.run_id)
@@ -249,7 +251,12 @@ class ChunkLedger:
             connection.execute(
                 update(runs)
                 .where(runs.c.id == claim.run_id)
-                .values(chunks_done=runs.c.chunks_done + 1, heartbeat=now())
+                .values(
+                    chunks_done=runs.c.chunks_done + 1,
+                    heartbeat=now(),
+                    # What was wrong on that machine is over.
+                    message=case((from_there, null()), else_=runs.c.message),
+                )
             )
             _finish_if_done(connection, claim.run_id)
             return True
@@ -275,6 +282,23 @@ class ChunkLedger:
                 update(runs)
                 .where(runs.c.id == claim.run_id, _may_be_told())
                 .values(message=clean(reason))
+            )
+
+        self._store.write(work)
+
+    def note(self, run_id: str, holder: str, text: str | None) -> None:
+        """Say what a worker waits for; None when that is over."""
+        if text is None:
+            which = runs.c.message.startswith(f"{holder}: ", autoescape=True)
+        else:
+            which = _may_be_told()
+        message = None if text is None else clean(f"{holder}: {text}")
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id, runs.c.state.in_(_OPEN), which)
+                .values(message=message)
             )
 
         self._store.write(work)
