@@ -409,7 +409,8 @@ def _workers(site: Site) -> Iterator[Callable[..., CeleryWorker]]:
     def start(name: str = "worker1", *options: str, wait: bool = True, **how: Any) -> CeleryWorker:
         environment = site.environment | how.pop("environment", {})
         log = site.root / f"{name}-{time.monotonic_ns()}.log"
-        started.append(CeleryWorker(name, environment, log, *options, **how))
+        # Looking for neighbours takes a second of each start.
+        started.append(CeleryWorker(name, environment, log, "--without-mingle", *options, **how))
         return started[-1].wait_until_ready() if wait else started[-1]
 
     try:

@@ -20,7 +20,7 @@ from typing import Any
 
 from celery import Celery, signals
 from celery.worker import state as worker_state
-from celery.worker.control import inspect_command
+from celery.worker.control import control_command, inspect_command
 from kombu.exceptions import KombuError
 from kombu.utils.url import maybe_sanitize_url
 from redis.exceptions import RedisError
@@ -43,6 +43,8 @@ _UNSENT_LEASES = 30.0
 _UNSENT_EMPTY_LEASES = 0.25
 """The same while the queue is empty: then its message was lost."""
 _SWEPT_AT_ONCE = 1000
+_REST_LEASES = 1.0
+"""How long a worker takes nothing that has met a run that it cannot work on."""
 
 _logger = logging.getLogger("doc_classify.worker")
 
@@ -85,8 +87,8 @@ def process_chunk(self: Any, run_id: str, number: int) -> None:
     try:
         _worker().work(run_id, number)
     except CannotWorkError as error:
-        _logger.error("%s; this worker takes no more", error)
-        self.app.control.cancel_consumer(QUEUE, destination=[self.request.hostname], reply=False)
+        _logger.error("%s; this worker takes no more for a while", error)
+        self.app.control.broadcast(_REST, destination=[self.request.hostname])
     except DocClassifyError as error:
         # The chunk was handed back, or its lease will end; the next sweep finds it.
         _logger.error("chunk %s of run %s: %s", number, run_id, error)
@@ -101,7 +103,9 @@ def _worker() -> ChunkWorker:
     global _of_this_process
     if _of_this_process is None:
         settings = load_settings()
-        store = SqlStore(settings.database_url, patience=_PATIENCE)
+        store = SqlStore(
+            settings.database_url, patience=_PATIENCE, idle_limit=settings.lease_seconds / 2
+        )
         _of_this_process = ChunkWorker(settings, store, share=_share())
     return _of_this_process
 
@@ -128,7 +132,21 @@ def _close(**_: Any) -> None:
 
 # --- asked from afar ----------------------------------------------------------------------------
 
-_ABOUT = "doc_classify_about"
+_ABOUT, _REST = "doc_classify_about", "doc_classify_rest"
+
+
+@control_command(name=_REST)
+def rest(state: Any) -> None:
+    """Take nothing for a while, so that others do what cannot be done here.
+
+    Not for good: a share may be mounted late, and a folder that nobody can see, submitted once,
+    must not end every worker's work.
+    """
+    consumer = state.consumer
+    if consumer.task_consumer and consumer.task_consumer.consuming_from(QUEUE):
+        consumer.cancel_task_queue(QUEUE)
+        seconds = _REST_LEASES * load_settings().lease_seconds
+        consumer.timer.call_after(seconds, consumer.add_task_queue, (QUEUE,))
 
 
 @inspect_command(name=_ABOUT)

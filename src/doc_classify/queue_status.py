@@ -16,7 +16,7 @@ from doc_classify.records import RunStats
 from doc_classify.settings import Settings
 from doc_classify.storage import monitoring
 from doc_classify.storage.base import RunInfo
-from doc_classify.storage.chunks import FINISHED, RUNNING, SUBMITTING, ChunkCounts
+from doc_classify.storage.chunks import FINISHED, INCOMPLETE, RUNNING, SUBMITTING, ChunkCounts
 from doc_classify.storage.engine import CONNECTIONS
 from doc_classify.storage.monitoring import Connections, Crash
 from doc_classify.storage.store import SqlStore
@@ -27,7 +27,7 @@ WORKER_COMMAND = "celery -A doc_classify.celery_tasks worker"
 _ANSWER_SECONDS = 1.0
 _LOAD_SECONDS = 1.0
 _LATE = 60.0
-"""Seconds that a message may wait, or a submitter be silent, before it counts as trouble."""
+"""Seconds that a submitter may be silent before that counts as trouble."""
 _SILENT = 180.0
 """Seconds without any new result in which workers hold chunks, after which that is trouble."""
 _BUSY = 0.7
@@ -60,6 +60,7 @@ class Standing:
     Attributes:
         silent: seconds since something was written about the run.
         elapsed: seconds from its start to its end, or to now.
+        lease: seconds after which workers take what is silent for lost.
         depth: messages in the queue, of all runs; None where the broker does not answer.
         broker_error: why it does not.
         load: database sessions of ours at work, on average; None where that was not looked at.
@@ -73,6 +74,7 @@ class Standing:
     stats: RunStats
     silent: float
     elapsed: float
+    lease: float
     chunks: ChunkCounts
     oldest_waiting: float | None
     most_attempts: int
@@ -146,6 +148,7 @@ def look(store: SqlStore, info: RunInfo, settings: Settings) -> Standing:
         stats=info.stats,
         silent=_seconds(info.heartbeat, at),
         elapsed=_seconds(info.started, ended),
+        lease=settings.lease_seconds,
         chunks=waiting.counts,
         oldest_waiting=waiting.oldest,
         most_attempts=waiting.attempts,
@@ -185,6 +188,11 @@ def troubles(seen: Standing) -> list[str]:
 
 
 def _of_state(seen: Standing) -> Iterator[str]:
+    if seen.message and seen.message.startswith(INCOMPLETE):
+        yield (
+            f"{seen.message[:1].upper()}{seen.message[1:]}. Submitting the same again takes the "
+            "rest; nothing is done twice."
+        )
     if seen.state == FINISHED:
         return
     if not seen.is_open:
@@ -221,15 +229,15 @@ def _of_workers(seen: Standing) -> Iterator[str]:
         )
         return
     deaf = [worker.name for worker in seen.workers if not worker.listening]
-    said = f" The last one said: {seen.message}." if seen.message else " Their logs say why."
+    said = f" The last one said: {_said(seen)}." if _said(seen) else " Their logs say why."
     if len(deaf) == len(seen.workers):
         yield (
-            f"{_workers(len(deaf))} connected, but none takes chunks any more, since none could "
-            f"do those that it got (documents not visible, or another version or model).{said} "
-            "Mend that, then restart them."
+            f"{_workers(len(deaf))} connected, but none takes chunks any more: it was told not "
+            "to, or could not do those that it got (documents not visible, or another version or "
+            f"model).{said} Mend that, then restart them."
         )
     elif deaf:
-        yield f"{', '.join(deaf)} takes no more chunks: it could not do those that it got.{said}"
+        yield f"{', '.join(deaf)} takes no more chunks.{said}"
 
 
 def _of_chunks(seen: Standing) -> Iterator[str]:
@@ -237,7 +245,7 @@ def _of_chunks(seen: Standing) -> Iterator[str]:
         return
     counts = seen.chunks
     held = sum(worker.reserved for worker in seen.workers)
-    late = seen.oldest_waiting is None or seen.oldest_waiting > _LATE / 2
+    late = seen.oldest_waiting is None or seen.oldest_waiting > seen.lease / 4
     if seen.depth == 0 and counts.pending > held and late:
         yield (
             f"The queue is empty although {counts.pending:,} chunks wait: their messages were "
@@ -250,13 +258,15 @@ def _of_chunks(seen: Standing) -> Iterator[str]:
             "workers send them again at their next sweep."
         )
     if counts.claimed > counts.expired and seen.silent > _SILENT:
-        said = f" The last trouble: {seen.message}." if seen.message else ""
+        said = f" The last one said: {_said(seen)}." if _said(seen) else ""
         llm = "" if seen.classifier == "embedded" else "the LLM server is away or very slow, or "
         yield (
             f"Workers hold {counts.claimed - counts.expired:,} chunks, but no result came for "
             f"{duration(seen.silent)}: {llm}a document takes long. The workers' logs say what "
             f"they wait for.{said}"
         )
+    elif _said(seen) and all(worker.listening for worker in seen.workers):
+        yield f"A worker waits, or has handed back what it had: {_said(seen)}."
 
 
 def _of_versions(seen: Standing) -> Iterator[str]:
@@ -277,8 +287,9 @@ def _of_connections(seen: Standing) -> Iterator[str]:
     if seen.connections_needed + others > there.allowed:
         yield (
             f"The workers may need {seen.connections_needed} database connections, and others "
-            f"have {others}, but the server allows {there.allowed}: raise max_connections, put "
-            "PgBouncer in transaction mode between, or run fewer processes."
+            f"have {others}, but the server allows {there.allowed}: unless a pooler is between "
+            "already, raise max_connections, put PgBouncer in transaction mode between, or run "
+            "fewer processes."
         )
 
 
@@ -307,6 +318,11 @@ def bottleneck(seen: Standing) -> str | None:
             f"{each:.1f} s each; {measure}. More or faster LLM servers help, more workers do not."
         )
     return f"Nothing is used up: {measure}."
+
+
+def _said(seen: Standing) -> str | None:
+    """What a worker had to say last of the run."""
+    return None if not seen.message or seen.message.startswith(INCOMPLETE) else seen.message
 
 
 def _unfinished(seen: Standing) -> bool:

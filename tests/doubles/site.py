@@ -88,6 +88,10 @@ class Site:
         with self.processor() as processor:
             return int(processor.check_progress(run_id)["completed"])
 
+    def is_over(self, run_id: str) -> bool:
+        with self.processor() as processor:
+            return processor.check_progress(run_id)["state"] == "finished"
+
     def wait(self, run_id: str) -> dict[str, Any]:
         with self.processor() as processor:
             return processor.wait_for_completion(run_id, poll_interval=0.1)

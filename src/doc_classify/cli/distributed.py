@@ -22,7 +22,7 @@ from doc_classify.cli.options import (
     what_and_how_elsewhere,
 )
 from doc_classify.cli.runs import DISTRIBUTED, info_to_dict, opened, run_of
-from doc_classify.errors import ConfigurationError, DocClassifyError
+from doc_classify.errors import ConfigurationError, DocClassifyError, MissingDependencyError
 from doc_classify.terminal import one_line
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def submit(
     settings = settings_from(**fields)
     run_id = ""
     submitted = 0
-    progress = _Progress("Submitting", shown=not as_json)
+    progress = _Progress("Submitting", shown=not as_json, at_once=False)
 
     def begun(new: str) -> None:
         nonlocal run_id
@@ -219,6 +219,10 @@ def _wait(
         return EXIT_COULD_NOT_RUN
     if info.message and not as_json:
         click.echo(f"The run said last: {one_line(info.message)}", err=True)
+    if info.state == "finished" and info.message:
+        # Only that something was not submitted outlives the end.
+        click.echo("Submitting the same again takes the rest.", err=True)
+        return EXIT_COULD_NOT_RUN
     if info.state != "finished":
         click.echo(
             f"Run {run_id} was ended before all was done ({info.state}); "
@@ -328,10 +332,10 @@ def _processor(settings: Settings, **how: Any) -> CeleryDistributedProcessor:
 class _Progress:
     """A bar for a person, a line now and then for a log; on standard error."""
 
-    def __init__(self, what: str, *, shown: bool) -> None:
+    def __init__(self, what: str, *, shown: bool, at_once: bool = True) -> None:
         self._shown = shown
         self._bar: Any = None
-        self._last_line = 0.0
+        self._last_line = -_LINE_SECONDS if at_once else time.monotonic()
         if shown and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -425,16 +429,19 @@ class _Onlooker:
 # --- status -------------------------------------------------------------------------------------
 
 
-def standing_of(store: Any, info: RunInfo, settings: Settings) -> Standing:
-    """What ``status`` has to say of a run of workers besides its counts."""
-    _check_installed()
+def standing_of(store: Any, info: RunInfo, settings: Settings) -> tuple[dict[str, Any], list[str]]:
+    """What ``status`` says of a run of workers besides its counts: JSON-ready, and for a person."""
+    try:
+        _check_installed()
+    except MissingDependencyError as error:
+        return {"error": str(error)}, [str(error)]
     from doc_classify.queue_status import look
 
-    return look(store, info, settings)
+    seen = look(store, info, settings)
+    return _to_dict(seen), _lines(seen)
 
 
-def standing_lines(seen: Standing) -> list[str]:
-    """The same for a person."""
+def _lines(seen: Standing) -> list[str]:
     from doc_classify.queue_status import bottleneck, troubles
     from doc_classify.summary import duration
 
@@ -473,8 +480,7 @@ def standing_lines(seen: Standing) -> list[str]:
     return lines + [one_line(f"! {text}") for text in troubles(seen)]
 
 
-def standing_to_dict(seen: Standing) -> dict[str, Any]:
-    """The same, JSON-ready."""
+def _to_dict(seen: Standing) -> dict[str, Any]:
     from doc_classify.queue_status import bottleneck, troubles
 
     data = asdict(seen)

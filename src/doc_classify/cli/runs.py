@@ -111,14 +111,12 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
         info = run_of(store, run)
         standing = None
         if info.spec.door == DISTRIBUTED and info.state != "finished":
-            from doc_classify.cli import distributed
+            from doc_classify.cli.distributed import standing_of
 
-            standing = distributed.standing_of(store, info, settings)
+            standing = standing_of(store, info, settings)
         if as_json:
             data = info_to_dict(info)
-            if standing:
-                data["distributed"] = distributed.standing_to_dict(standing)
-            click.echo(json.dumps(data))
+            click.echo(json.dumps(data | {"distributed": standing[0]} if standing else data))
             return 0
         state = _state(info)
         click.echo(f"Run {info.run_id}: {state}, {one_line(info.spec.source)}")
@@ -132,7 +130,7 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
             click.echo(f"{ended}: {one_line(info.message)}")
         print_summary(info.stats, sys.stdout)
         if standing:
-            click.echo("\n".join(distributed.standing_lines(standing)))
+            click.echo("\n".join(standing[1]))
         elif info.stats.pending and state != "running":
             click.echo("What was not reached is done by the same command as before.")
     return 0

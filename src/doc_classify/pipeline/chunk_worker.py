@@ -39,13 +39,14 @@ from doc_classify.taxonomy import Taxonomy
 
 _RENEWALS = 5
 """Times that a lease is renewed before it would end."""
+_BREAK_OFF_LIMIT = 5.0
 _FIRST_WAIT, _LONGEST_WAIT = 1.0, 30.0
 
 _logger = logging.getLogger("doc_classify.worker")
 
 
 class CannotWorkError(CannotGoOnError):
-    """This worker cannot do chunks of that run, though others may: it should take no more."""
+    """This worker cannot do chunks of that run, though others may: it should take a rest."""
 
     kind = "worker"
 
@@ -84,6 +85,7 @@ class ChunkWorker:
         self._holder = f"{socket.gethostname()} pid {os.getpid()}"
         self._runner: asyncio.Runner | None = None
         self._bench: _Bench | None = None
+        self._run_id = ""
 
     def work(self, run_id: str, number: int) -> bool:
         """Do a chunk; False where there was nothing to do, since others have it or had it.
@@ -112,13 +114,13 @@ class ChunkWorker:
         if runner is None:
             return
         with contextlib.suppress(Exception), runner:
-            if bench:
-                runner.run(bench.close())
+            runner.run(_break_off(bench))
 
     async def _work(self, run_id: str, number: int) -> bool:
         claim = self._ledger.claim(run_id, number, self._holder, self._lease)
         if claim is None:
             return False
+        self._run_id = run_id
         renewing = asyncio.create_task(self._renew(claim))
         try:
             if claim.is_last:
@@ -217,6 +219,8 @@ class ChunkWorker:
             opening = open_classifier(settings, taxonomy, include_reasoning=reasoning)
             try:
                 chosen = await resources.enter_async_context(opening)
+                if waited:
+                    self._notice(None)
                 break
             except ServerError as error:
                 if waited >= settings.llm_give_up:
@@ -241,12 +245,28 @@ class ChunkWorker:
     def _notice(self, text: str | None) -> None:
         if text:
             _logger.warning("%s", text)
+        asyncio.get_running_loop().run_in_executor(None, self._tell, self._run_id, text)
+
+    def _tell(self, run_id: str, text: str | None) -> None:
+        with contextlib.suppress(StorageError):  # it was for information
+            self._ledger.note(run_id, self._holder, text)
 
     def _give_up(self, claim: Claim) -> None:
         """Record the files of a chunk that has ended its workers again and again as failed."""
         reason = f"its chunk was given up after {claim.attempts - 1} attempts"
         rejected = [Rejected(source.uri, "given_up", reason) for source in claim.sources]
         self._store.reject(claim.run_id, rejected, again=True)
+
+
+async def _break_off(bench: _Bench | None) -> None:
+    """End what is still under way, and only then what it works with: else it would seem to die."""
+    under_way = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in under_way:
+        task.cancel()
+    if under_way:
+        await asyncio.wait(under_way, timeout=_BREAK_OFF_LIMIT)
+    if bench:
+        await bench.close()
 
 
 def _key(spec: RunSpec) -> tuple[Any, ...]:
@@ -258,4 +278,4 @@ def _is_there(uri: str) -> bool:
     """Whether a file can be seen; objects of a store are asked for when their turn comes."""
     if not uri.startswith(FILE_SCHEME):
         return bool(uri)
-    return os.path.lexists(uri_to_path(uri))  # noqa: PTH (paths need not be text)
+    return os.path.lexists(uri_to_path(uri))

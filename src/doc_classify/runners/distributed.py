@@ -368,7 +368,7 @@ class CeleryDistributedProcessor:
         except BaseException as error:
             reason = "stopped by the user" if isinstance(error, KeyboardInterrupt) else str(error)
             # What was submitted is done all the same; the run says that it is not everything.
-            self._ledger.submitted(run_id, message=f"not everything was submitted: {reason}")
+            self._ledger.submitted(run_id, broken_off=reason)
             raise
         self._ledger.submitted(run_id)
         return run_id

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, text, update
+from sqlalchemy import Connection, and_, case, func, insert, null, or_, select, text, update
 
 from doc_classify.records import Source
 from doc_classify.storage.base import RunSpec
@@ -27,6 +27,9 @@ from doc_classify.storage.store import SqlStore, spec_of
 
 GIVEN_UP_AFTER = 5
 """Claims of a chunk that ended with neither a result nor a word, after which it is given up."""
+
+INCOMPLETE = "not everything was submitted"
+"""How the message of a run begins that does not hold all that it was to hold."""
 
 SUBMITTING, RUNNING = "submitting", "running"
 FINISHED, CANCELLED, FAILED = "finished", "cancelled", "failed"
@@ -134,8 +137,9 @@ class ChunkLedger:
 
         self._store.write(work)
 
-    def submitted(self, run_id: str, message: str | None = None) -> None:
-        """No more chunks will be added to the run; ``message`` says why, if not all are there."""
+    def submitted(self, run_id: str, broken_off: str | None = None) -> None:
+        """No more chunks will be added; ``broken_off`` says why, if not all of them are there."""
+        message = None if broken_off is None else f"{INCOMPLETE}: {broken_off}"
 
         def work(connection: Connection) -> None:
             _lock(connection, run_id)
@@ -234,6 +238,8 @@ class ChunkLedger:
 
     def finish(self, claim: Claim) -> bool:
         """The chunk is done; the run as well, if it was the last. False where it is not ours."""
+        machine = claim.token.split(" pid ")[0]
+        from_there = runs.c.message.startswith(f"{machine} pid ", autoescape=True)
 
         def work(connection: Connection) -> bool:
             _lock(connection, claim.run_id)
@@ -245,7 +251,12 @@ class ChunkLedger:
             connection.execute(
                 update(runs)
                 .where(runs.c.id == claim.run_id)
-                .values(chunks_done=runs.c.chunks_done + 1, heartbeat=now())
+                .values(
+                    chunks_done=runs.c.chunks_done + 1,
+                    heartbeat=now(),
+                    # What was wrong on that machine is over.
+                    message=case((from_there, null()), else_=runs.c.message),
+                )
             )
             _finish_if_done(connection, claim.run_id)
             return True
@@ -268,7 +279,26 @@ class ChunkLedger:
                 )
             )
             connection.execute(
-                update(runs).where(runs.c.id == claim.run_id).values(message=clean(reason))
+                update(runs)
+                .where(runs.c.id == claim.run_id, _may_be_told())
+                .values(message=clean(reason))
+            )
+
+        self._store.write(work)
+
+    def note(self, run_id: str, holder: str, text: str | None) -> None:
+        """Say what a worker waits for; None when that is over."""
+        if text is None:
+            which = runs.c.message.startswith(f"{holder}: ", autoescape=True)
+        else:
+            which = _may_be_told()
+        message = None if text is None else clean(f"{holder}: {text}")
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(runs)
+                .where(runs.c.id == run_id, runs.c.state.in_(_OPEN), which)
+                .values(message=message)
             )
 
         self._store.write(work)
@@ -349,10 +379,15 @@ class ChunkLedger:
 
         def work(connection: Connection) -> bool:
             _lock(connection, run_id)
+            mine = runs.c.id == run_id
+            connection.execute(
+                update(runs).where(mine, runs.c.state == SUBMITTING).values(message=INCOMPLETE)
+            )
+            connection.execute(update(runs).where(mine, _may_be_told()).values(message=None))
             found = connection.execute(
                 update(runs)
-                .where(runs.c.id == run_id, runs.c.state != FINISHED)
-                .values(state=RUNNING, message=None, finished=None, heartbeat=now())
+                .where(mine, runs.c.state != FINISHED)
+                .values(state=RUNNING, finished=None, heartbeat=now())
             )
             _finish_if_done(connection, run_id)
             return bool(found.rowcount)
@@ -371,6 +406,11 @@ class ChunkLedger:
             return bool(found.rowcount)
 
         return self._store.write(work)
+
+
+def _may_be_told() -> Any:
+    """Whether the message of a run can make room for another: that it is incomplete must stay."""
+    return or_(runs.c.message.is_(None), ~runs.c.message.startswith(INCOMPLETE))
 
 
 def _is(claim: Claim) -> tuple[Any, ...]:
@@ -402,6 +442,9 @@ def _finish_if_done(connection: Connection, run_id: str) -> None:
                 submitted=row.seen,  # a file that was named twice is one file
             )
         )
+        # What was wrong on the way is over.
+        over = update(runs).where(runs.c.id == run_id, _may_be_told())
+        connection.execute(over.values(message=None))
 
 
 def clock(connection: Connection) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import time
@@ -62,14 +63,19 @@ class SqlStore:
         durable: False only for stores that nobody misses after a power cut.
         patience: seconds to wait for a server that is away, before every write and read of a
             worker; 0 gives up after a few tries.
+        idle_limit: seconds after which the server breaks off a transaction of ours in which it
+            hears nothing: else a machine that froze or was lost would hold its locks for hours.
 
     Raises:
         ConfigurationError: the address is malformed, or the database too new for this program.
         StorageError: the database cannot be opened.
     """
 
-    def __init__(self, url: str, *, durable: bool = True, patience: float = 0.0) -> None:
+    def __init__(
+        self, url: str, *, durable: bool = True, patience: float = 0.0, idle_limit: float = 60.0
+    ) -> None:
         self._patience = patience
+        self._idle_limit = idle_limit
         self._engine: Engine = make_engine(url, durable=durable)
         prepare_folder(self._engine.url)
         upgrade(self._engine)
@@ -278,11 +284,22 @@ class SqlStore:
 
         Safe to repeat, since every write is an upsert or is bound to a status it changes.
         """
-        return self._tried(self._engine.begin, work)
+        return self._tried(self._writing, work)
 
     def read(self, work: Callable[[Connection], _T]) -> _T:
         """Run ``work`` in a transaction that only reads, tried again likewise."""
         return self._tried(partial(connecting, self._engine), work)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                # For this transaction only: a pooler may give the session to others after it.
+                limit = max(1, round(self._idle_limit * 1000))
+                connection.exec_driver_sql(
+                    f"SET LOCAL idle_in_transaction_session_timeout = {limit}"
+                )
+            yield connection
 
     def _tried(
         self,
