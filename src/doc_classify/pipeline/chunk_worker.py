@@ -19,12 +19,12 @@ from typing import Any
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.classification.opening import open_classifier
 from doc_classify.errors import (
-    BudgetReachedError,
     CannotGoOnError,
     ConfigurationError,
     DocClassifyError,
     ServerError,
     ServerSetupError,
+    SickModelError,
     StorageError,
 )
 from doc_classify.extraction.options import ExtractionOptions
@@ -77,7 +77,11 @@ class ChunkWorker:
 
     def __init__(self, settings: Settings, store: SqlStore, *, share: int = 1) -> None:
         self._settings = settings.changed(
-            workers=1, max_concurrent=max(1, settings.max_concurrent // share)
+            workers=1,
+            max_concurrent=max(1, settings.max_concurrent // share),
+            # Limits of a whole run; a worker sees but its part of it.
+            max_llm_calls=None,
+            max_cost=None,
         )
         self._lease = settings.lease_seconds
         self._store = store
@@ -128,10 +132,11 @@ class ChunkWorker:
             else:
                 await self._process(claim)
             return self._ledger.finish(claim)
-        except BudgetReachedError as error:
+        except SickModelError as error:
+            # Every chunk would end like this one: the run waits until somebody resumes it.
             self._ledger.hand_back(claim, str(error))
             self._ledger.end(run_id, FAILED, str(error))
-            return False
+            raise
         except DocClassifyError as error:
             with contextlib.suppress(StorageError):  # the lease will end, too
                 self._ledger.hand_back(claim, f"{self._holder}: {error}")
