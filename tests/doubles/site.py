@@ -142,5 +142,5 @@ class Site:
             "unsupported": stats.unsupported,
         }
         assert {name: count for name, count in counted.items() if count} == found
-        assert found == (expected or {"classified": number})
+        assert found == (expected or {"classified": number}), stats.failures
         return info
