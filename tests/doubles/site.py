@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +84,18 @@ class Site:
                 f"{word} Subject: {kind}\nNumber {index} of {mark}.\n"
             )
         return place
+
+    def submit(self, folder: Path, **changes: Any) -> str:
+        with self.processor(**changes) as processor:
+            return processor.submit_directory(folder)
+
+    def in_the_middle(self, run_id: str, least: int = 5) -> None:
+        """Wait until some of a run is done."""
+        deadline = time.monotonic() + 60
+        while self.completed(run_id) < least:
+            assert time.monotonic() < deadline, "nothing is done"
+            time.sleep(0.02)
+        assert not self.is_over(run_id)
 
     def completed(self, run_id: str) -> int:
         with self.processor() as processor:
