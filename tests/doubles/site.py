@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -84,6 +85,18 @@ class Site:
             )
         return place
 
+    def submit(self, folder: Path, **changes: Any) -> str:
+        with self.processor(**changes) as processor:
+            return processor.submit_directory(folder)
+
+    def in_the_middle(self, run_id: str, least: int = 5) -> None:
+        """Wait until some of a run is done."""
+        deadline = time.monotonic() + 60
+        while self.completed(run_id) < least:
+            assert time.monotonic() < deadline, "nothing is done"
+            time.sleep(0.02)
+        assert not self.is_over(run_id)
+
     def completed(self, run_id: str) -> int:
         with self.processor() as processor:
             return int(processor.check_progress(run_id)["completed"])
@@ -142,5 +155,5 @@ class Site:
             "unsupported": stats.unsupported,
         }
         assert {name: count for name, count in counted.items() if count} == found
-        assert found == (expected or {"classified": number})
+        assert found == (expected or {"classified": number}), stats.failures
         return info

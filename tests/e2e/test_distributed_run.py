@@ -134,17 +134,10 @@ for result in processor.get_results(batch_id):
     assert "Traceback" not in done.stderr
 
 
-def submit(site: Site, folder: Path, **changes: object) -> str:
-    with site.processor(**changes) as processor:
-        return processor.submit_directory(folder)
-
-
 def test_two_submissions_of_one_folder_at_once(site: Site, running: CeleryWorker):
     folder = site.folder(40)
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(submit(site, folder))) for _ in range(2)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(site.submit(folder))) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -154,7 +147,7 @@ def test_two_submissions_of_one_folder_at_once(site: Site, running: CeleryWorker
         statuses = Counter(row.status.value for row in site.rows(run_id))
         assert set(statuses) <= {"classified", "already_done"}
         site.settled(run_id, 40, **statuses)
-    again = submit(site, folder)
+    again = site.submit(folder)
     site.wait(again)
     site.settled(again, 40, already_done=40)
 
@@ -190,14 +183,14 @@ def test_files_named_twice_are_counted_once(site: Site, running: CeleryWorker):
 def test_nothing_to_do_is_finished_at_once(site: Site):
     empty = site.root / "empty"
     empty.mkdir()
-    progress = site.wait(submit(site, empty))
+    progress = site.wait(site.submit(empty))
     assert (progress["state"], progress["total_tasks"]) == ("finished", 0)
     assert progress["progress_percent"] == 100.0
 
 
 def test_documents_that_kill_or_hang_their_reader_harm_no_other(site, running):
     folder = site.folder(20, first=["KILL", "", "HANG", "", "", "KILL"])
-    run_id = submit(site, folder)
+    run_id = site.submit(folder)
     site.wait(run_id)
     info = site.settled(run_id, 20, classified=17, failed=3)
     assert info.stats.failures == {"crash": 2, "timeout": 1}
@@ -207,7 +200,7 @@ def test_documents_that_kill_or_hang_their_reader_harm_no_other(site, running):
         processor.wait_for_completion(retried, 0.1)
     site.settled(retried, 2, failed=2)
     (folder / "000.txt").write_text("Subject: reports\nMended.\n")
-    again = submit(site, folder)
+    again = site.submit(folder)
     site.wait(again)
     site.settled(again, 20, classified=1, already_done=19)
 
@@ -241,7 +234,7 @@ with CeleryDistributedProcessor(batch_size=20) as processor:
     progress = site.wait(broken)
     assert "not everything was submitted" in progress["message"]
     site.settled(broken, 40)
-    again = submit(site, folder)
+    again = site.submit(folder)
     site.wait(again)
     site.settled(again, 60, classified=20, already_done=40)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import tempfile
 import threading
 import time
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -23,8 +26,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy import Connection, select, update
+from tests.doubles.site import READERS
 
-from conftest import fresh_database
+from conftest import fresh_database, wait_until
+from doc_classify.discovery import walk
+from doc_classify.pipeline.chunk_worker import ChunkWorker
 from doc_classify.records import (
     Classification,
     Failure,
@@ -34,6 +40,8 @@ from doc_classify.records import (
     RunStats,
     Source,
 )
+from doc_classify.runners.distributed import CeleryDistributedProcessor
+from doc_classify.settings import load_settings
 from doc_classify.storage import chunks as module
 from doc_classify.storage.base import Hashed, RunSpec, Task
 from doc_classify.storage.chunks import (
@@ -45,7 +53,7 @@ from doc_classify.storage.chunks import (
     ChunkLedger,
     Claim,
 )
-from doc_classify.storage.schema import runs
+from doc_classify.storage.schema import attempts, runs
 from doc_classify.storage.store import SqlStore
 
 SPEC = RunSpec("/d", "distributed", "", "e" * 16, "auto", ("a", "b"), {"model": "m"})
@@ -480,6 +488,64 @@ def test_files_that_went_between_attempts_are_failures(sql_store: SqlStore, ledg
     assert info and info.stats.failures == {"vanished": 2}
     stats = info.stats
     assert (stats.seen, stats.classified, stats.failed, stats.pending) == (3, 1, 2, 0)
+
+
+# --- a process that works on chunks ---------------------------------------------------------------
+
+
+class TimeUp(Exception):
+    """As Celery's SoftTimeLimitExceeded: raised from a signal handler, wherever that strikes."""
+
+
+def test_what_a_time_limit_broke_off_goes_on_and_blames_no_document(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(READERS))
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number in range(5):
+        (folder / f"{number}.txt").write_text(f"SLOW 0.4 Invoice {number}\n")
+    chosen = load_settings(database_url=f"sqlite:///{tmp_path / 'x.db'}", lease_seconds=1)
+
+    def strike(_number: int, _frame: object) -> None:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, strike)
+    others = set(psutil.Process().children())
+    store = SqlStore(chosen.database_url)
+    worker = ChunkWorker(chosen, store)
+    try:
+        with CeleryDistributedProcessor(settings=chosen) as processor:
+            spec = processor._spec("documents", False, False)
+        ledger = ChunkLedger(store)
+        run_id = ledger.begin(spec)
+        ledger.add(run_id, [list(walk(folder))], 0)
+        ledger.submitted(run_id)
+        wait_for_first = threading.Thread(target=_strike_later, args=(store, run_id))
+        wait_for_first.start()
+        with pytest.raises(TimeUp):
+            worker.work(run_id, 0)
+        wait_for_first.join()
+        assert set(psutil.Process().children()) == others
+        assert 0 < store.run(run_id).stats.classified < 5
+        assert not worker.work(run_id, 0)  # its lease has not ended
+        time.sleep(1)
+        assert worker.work(run_id, 0)
+        info = store.run(run_id)
+        assert (info.state, info.stats.classified, info.stats.pending) == ("finished", 5, 0)
+        with store.engine.connect() as connection:
+            assert connection.execute(select(attempts)).all() == []
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        worker.close()
+        store.close()
+    assert set(psutil.Process().children()) == others
+
+
+def _strike_later(store: SqlStore, run_id: str) -> None:
+    """When something is stored; the signal reaches the main thread."""
+    wait_until(lambda: store.progress(run_id).stats.classified, "a document is done")
+    os.kill(os.getpid(), signal.SIGALRM)
 
 
 # --- any order of events ------------------------------------------------------------------------
