@@ -184,6 +184,11 @@ class Settings(BaseSettings):
         ge=1,
         description="Seconds after which a distributed worker that is not heard of is given up.",
     )
+    stretch_seconds: float = Field(
+        20.0,
+        ge=0,
+        description="Seconds for which a distributed worker goes on from chunk to chunk by itself.",
+    )
     celery_broker_url: str = Field(
         "redis://localhost:6379/0", description="Message broker of the distributed mode."
     )

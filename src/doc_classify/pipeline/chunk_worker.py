@@ -12,6 +12,8 @@ import contextlib
 import logging
 import os
 import socket
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +32,7 @@ from doc_classify.errors import (
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.stages import Equipment, Stages
-from doc_classify.records import FILE_SCHEME, Rejected, uri_to_path
+from doc_classify.records import FILE_SCHEME, Rejected, Source, uri_to_path
 from doc_classify.settings import Settings
 from doc_classify.storage.base import RunSpec
 from doc_classify.storage.chunks import FAILED, ChunkLedger, Claim
@@ -125,35 +127,48 @@ class ChunkWorker:
         if claim is None:
             return False
         self._run_id = run_id
-        renewing = asyncio.create_task(self._renew(claim))
+        claims = [claim]
+        renewing = asyncio.create_task(self._renew(claims))
         try:
             if claim.is_last:
                 self._give_up(claim)
             else:
-                await self._process(claim)
-            return self._ledger.finish(claim)
+                await self._process(claims)
+            finished = [self._ledger.finish(claim) for claim in claims]
+            return all(finished)
         except SickModelError as error:
             # Every chunk would end like this one: the run waits until somebody resumes it.
-            self._ledger.hand_back(claim, str(error))
+            self._hand_back(claims, str(error))
             self._ledger.end(run_id, FAILED, str(error))
             raise
         except DocClassifyError as error:
-            with contextlib.suppress(StorageError):  # the lease will end, too
-                self._ledger.hand_back(claim, f"{self._holder}: {error}")
+            with contextlib.suppress(StorageError):  # the leases will end, too
+                self._hand_back(claims, f"{self._holder}: {error}")
             raise
         finally:
             renewing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await renewing
 
-    async def _renew(self, claim: Claim) -> None:
+    def _hand_back(self, claims: Sequence[Claim], reason: str) -> None:
+        for claim in claims:
+            self._ledger.hand_back(claim, reason)
+
+    async def _renew(self, claims: list[Claim]) -> None:
         while True:
             await asyncio.sleep(self._lease / _RENEWALS)
-            with contextlib.suppress(StorageError):
-                if not await asyncio.to_thread(self._ledger.renew, claim, self._lease):
-                    return  # somebody else has it: whatever we store does no harm
+            for claim in list(claims):
+                with contextlib.suppress(StorageError):
+                    # If somebody else has it by now, whatever we store does no harm.
+                    await asyncio.to_thread(self._ledger.renew, claim, self._lease)
 
-    async def _process(self, claim: Claim) -> None:
+    async def _process(self, claims: list[Claim]) -> None:
+        """Do the first chunk, and for a while others of its run, which are added to ``claims``.
+
+        From one chunk to the next everything would come to rest: the last requests to an LLM, the
+        last document that is read. So the next chunk is begun while the last one is being done.
+        """
+        claim = claims[0]
         found = self._ledger.spec(claim.run_id)
         if found is None:
             raise ConfigurationError(f"there is no run {claim.run_id!r}")
@@ -161,13 +176,32 @@ class ChunkWorker:
         self._look_for(claim, spec)
         bench = await self._prepared(claim.run_id, spec)
         # Whoever had the chunk before may have registered its files, and then handed it back.
-        stages = Stages(self._store, bench.equipment, claim.run_id, again=True)
+        stages = Stages(
+            self._store,
+            bench.equipment,
+            claim.run_id,
+            again=True,
+            taken_in=max(1, len(claim.sources)),
+        )
         try:
-            await stages.work(claim.sources)
+            await stages.work(self._sources(claims, spec))
         except DocClassifyError:
             # Broken off somewhere: places of requests may be taken, the budget may be spent.
             await self._put_away()
             raise
+
+    def _sources(self, claims: list[Claim], spec: RunSpec) -> Iterator[Source]:
+        """The files of the first chunk, then those of others as long as there is time."""
+        until = time.monotonic() + min(self._settings.stretch_seconds, self._lease / 2)
+        claim: Claim | None = claims[0]
+        while claim:
+            yield from claim.sources
+            if time.monotonic() >= until:
+                return
+            claim = self._ledger.claim_another(claim.run_id, self._holder, self._lease)
+            if claim:
+                claims.append(claim)
+                self._look_for(claim, spec)
 
     def _look_for(self, claim: Claim, spec: RunSpec) -> None:
         """Make sure that the documents can be seen at all from this machine.

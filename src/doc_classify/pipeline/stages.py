@@ -143,6 +143,7 @@ class Stages:
         run_id: the run, which the store has already.
         again: an earlier attempt at these entries was broken off: what it has registered and not
             finished is done now.
+        taken_in: entries that are asked for at a time; no more are until most of them are done.
         on_progress: called in the event loop with the stats as committed.
     """
 
@@ -153,9 +154,11 @@ class Stages:
         run_id: str,
         *,
         again: bool = False,
+        taken_in: int = _INTAKE_BATCH,
         on_progress: Callable[[RunStats], None] | None = None,
     ) -> None:
         plan = equipment.plan
+        self._taken_in = taken_in
         self._store = store
         self._equipment = equipment
         self._plan = plan
@@ -249,7 +252,7 @@ class Stages:
     async def _take_in(self, entries: Iterator[Entry]) -> None:
         loop = asyncio.get_running_loop()
         while batch := await loop.run_in_executor(
-            self._equipment.intake_thread, lambda: list(itertools.islice(entries, _INTAKE_BATCH))
+            self._equipment.intake_thread, lambda: list(itertools.islice(entries, self._taken_in))
         ):
             sources = [entry for entry in batch if isinstance(entry, Source)]
             rejected = [entry for entry in batch if isinstance(entry, Rejected)]

@@ -225,6 +225,31 @@ class ChunkLedger:
 
         return self._store.write(work)
 
+    def claim_another(self, run_id: str, holder: str, lease: float) -> Claim | None:
+        """Take a chunk of the run that nobody has begun, whatever messages are under way.
+
+        The last ones first: messages come in the order of the numbers, and so meet these late.
+        """
+
+        def find(connection: Connection) -> int | None:
+            query = (
+                select(chunks.c.number)
+                .where(
+                    chunks.c.run_id == run_id, chunks.c.state == _PENDING, chunks.c.attempts == 0
+                )
+                .order_by(chunks.c.number.desc())
+                .limit(1)
+            )
+            return connection.execute(query).scalar_one_or_none()
+
+        while (number := self._store.read(find)) is not None:
+            if claim := self.claim(run_id, number, holder, lease):
+                return claim
+            found = self.spec(run_id)
+            if found is None or found[1] not in _OPEN:
+                return None  # else somebody else was faster
+        return None
+
     def renew(self, claim: Claim, lease: float) -> bool:
         """Hold the chunk for ``lease`` seconds from now; False where it is not ours any more."""
 
