@@ -41,7 +41,7 @@ class Worker:
 
     Attributes:
         processes: of its pool.
-        listening: it takes chunks; one that cannot see the documents has stopped to.
+        listening: it takes chunks; one that cannot see the documents takes none for a while.
         active, reserved: chunks that it works on, and that it has fetched beyond those.
     """
 
@@ -232,12 +232,12 @@ def _of_workers(seen: Standing) -> Iterator[str]:
     said = f" The last one said: {_said(seen)}." if _said(seen) else " Their logs say why."
     if len(deaf) == len(seen.workers):
         yield (
-            f"{_workers(len(deaf))} connected, but none takes chunks any more: it was told not "
+            f"{_workers(len(deaf))} connected, but none takes chunks at present: it was told not "
             "to, or could not do those that it got (documents not visible, or another version or "
-            f"model).{said} Mend that, then restart them."
+            f"model).{said} Mend that; they try again after a while."
         )
     elif deaf:
-        yield f"{', '.join(deaf)} takes no more chunks.{said}"
+        yield f"{', '.join(deaf)} takes no chunks at present.{said}"
 
 
 def _of_chunks(seen: Standing) -> Iterator[str]:

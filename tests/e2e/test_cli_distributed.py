@@ -228,7 +228,7 @@ def test_workers_that_cannot_see_the_documents(place: Place, start_worker):
     place.documents.rename(place.root / "elsewhere")
     start_worker()
     wait_until(
-        lambda: any("none takes chunks any more" in trouble for trouble in place.troubles()),
+        lambda: any("none takes chunks at present" in trouble for trouble in place.troubles()),
         "the worker has given up",
     )
     (trouble,) = [text for text in place.troubles() if "none takes" in text]
@@ -368,7 +368,7 @@ def test_nothing_is_the_matter():
         ({"state": "failed", "message": "no money"}, "ended (no money) before all was done"),
         (
             {"workers": (*AT_WORK.workers, Worker("w@two", "0.1.0", 4, False, 0, 0))},
-            "w@two takes no more chunks",
+            "w@two takes no chunks at present",
         ),
     ],
 )
