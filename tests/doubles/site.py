@@ -53,6 +53,7 @@ class Site:
             "CELERY_BROKER_URL": self.broker,
             "DOC_CLASSIFY_LEASE_SECONDS": str(LEASE),
             "DOC_CLASSIFY_TIME_LIMIT": "4",
+            "DOC_CLASSIFY_STRETCH_SECONDS": "0",  # chunk by chunk, so that there is something left
             "DOC_CLASSIFY_DISTRIBUTED_CHUNK_SIZE": "5",
             "PYTHONPATH": str(READERS),
         }

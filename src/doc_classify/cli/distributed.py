@@ -14,6 +14,7 @@ import click
 
 from doc_classify.cli import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED
 from doc_classify.cli.options import (
+    Location,
     as_json,
     database_url,
     run_argument,
@@ -48,7 +49,7 @@ _poll_interval = click.option(
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=Location())
 @click.option(
     "--batch-size",
     type=click.IntRange(1),

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from doc_classify.discovery import Found, Skipped, of_paths, walk
+from doc_classify.discovery import Found, Skipped, location, of_paths, of_uri, walk
 from doc_classify.errors import (
     BrokerError,
     ConfigurationError,
@@ -20,7 +20,7 @@ from doc_classify.errors import (
 )
 from doc_classify.export import row_to_dict
 from doc_classify.pipeline.plan import extraction_options
-from doc_classify.records import Rejected, Source, display_name, uri_to_path
+from doc_classify.records import Rejected, Source, display_name
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage.base import ResultFilter, RunInfo, RunSpec
 from doc_classify.storage.chunks import CANCELLED, ChunkLedger
@@ -115,7 +115,7 @@ class CeleryDistributedProcessor:
             ConfigurationError: there is no such folder.
             StorageError, BrokerError: the database or the broker cannot be used.
         """
-        root = Path(directory).absolute()
+        root = _absolute(directory)
         return self.submit_found(
             walk(root, recursive=recursive),
             display_name(str(root)),
@@ -128,7 +128,7 @@ class CeleryDistributedProcessor:
     def submit_batch(self, paths: Iterable[str | Path], include_reasoning: bool = False) -> str:
         """Submit the given files, which may be a generator of any length."""
         return self.submit_found(
-            of_paths(Path(path).absolute() for path in paths), "list of files", include_reasoning
+            of_paths(map(_absolute, paths)), "list of files", include_reasoning
         )
 
     def submit_found(
@@ -156,7 +156,7 @@ class CeleryDistributedProcessor:
             ConfigurationError: there is no such run.
         """
         info = self._info(run_id)
-        paths = (uri_to_path(one.uri) for one in self._store.task_files(info.run_id, only))
+        paths = (of_uri(one.uri) for one in self._store.task_files(info.run_id, only))
         first = next(paths, None)
         if first is None:
             return None
@@ -397,3 +397,9 @@ def _line(progress: dict[str, Any]) -> str:
         f"({progress['progress_percent']:.1f} %), {progress['failed']:,} failed, "
         f"{progress['state']}"
     )
+
+
+def _absolute(given: str | Path) -> Path | str:
+    """A folder, file or URL as the workers are to find it, whatever their working directory."""
+    place = location(given)
+    return place if isinstance(place, str) else place.absolute()
