@@ -111,7 +111,7 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
         info = run_of(store, run)
         standing = None
         if info.spec.door == DISTRIBUTED and info.state != "finished":
-            from doc_classify.cli.distributed import standing_of
+            from doc_classify.cli.onlooking import standing_of
 
             standing = standing_of(store, info, settings)
         if as_json:

@@ -30,8 +30,9 @@ from doc_classify.errors import (
     StorageError,
 )
 from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.pipeline.equipment import Equipment
 from doc_classify.pipeline.plan import Plan
-from doc_classify.pipeline.stages import Equipment, Stages
+from doc_classify.pipeline.stages import Stages
 from doc_classify.records import FILE_SCHEME, Rejected, Source, uri_to_path
 from doc_classify.settings import Settings
 from doc_classify.storage.base import RunSpec

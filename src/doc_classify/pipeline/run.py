@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable
 
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.errors import BudgetReachedError
+from doc_classify.pipeline.equipment import Equipment
 from doc_classify.pipeline.plan import Plan
-from doc_classify.pipeline.stages import Entry, Equipment, Stages
+from doc_classify.pipeline.stages import Entry, Stages
 from doc_classify.records import RunStats
 from doc_classify.storage.base import Store
 
