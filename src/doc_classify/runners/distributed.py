@@ -362,7 +362,7 @@ class CeleryDistributedProcessor:
             batch = first
             while batch:
                 self._submit_batch(run_id, batch)
-                submitted += len(batch)
+                submitted += sum(not isinstance(one, Skipped) for one in batch)
                 on_submitted(submitted)
                 batch = list(itertools.islice(entries, self._batch_size))
         except BaseException as error:
