@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -442,6 +443,26 @@ def test_a_worker_that_freezes_in_a_transaction_holds_up_nobody(postgres_url: st
         thread.join()
         assert len(tries) == 2  # broken off, and tried again
         assert told(other, run_id) == "mine"
+
+
+def test_a_worker_that_freezes_between_statements_sent_together(postgres_url: str):
+    """The server waits for the rest of them, and has no time limit for that."""
+    url = fresh_database(postgres_url)
+    with contextlib.closing(SqlStore(url, idle_limit=0.5)) as store:
+        ledger = ChunkLedger(store)
+        run_id = a_run(ledger, 1)
+        with (
+            psycopg.connect(url, application_name="doc-classify") as frozen,
+            contextlib.suppress(psycopg.Error),
+            frozen.pipeline(),
+        ):
+            cursor = frozen.execute("SELECT id FROM runs FOR UPDATE")
+            assert cursor.fetchone() == (run_id,)
+            began = time.monotonic()
+            ledger.submitted(run_id)
+            assert time.monotonic() - began < 15
+            claim = ledger.claim(run_id, 0, "other", LEASE)
+            assert claim and ledger.finish(claim)
 
 
 # --- files that a chunk has registered before ---------------------------------------------------

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from doc_classify.errors import ConfigurationError
@@ -53,6 +53,8 @@ _T = TypeVar("_T")
 _TRIES = 5
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
+_LOCK_NOT_AVAILABLE = "55P03"
+"""PostgreSQL's code for having waited too long for a lock."""
 
 
 class SqlStore:
@@ -63,7 +65,7 @@ class SqlStore:
         durable: False only for stores that nobody misses after a power cut.
         patience: seconds to wait for a server that is away, before every write and read of a
             worker; 0 gives up after a few tries.
-        idle_limit: seconds after which the server breaks off a transaction of ours in which it
+        idle_limit: seconds after which a transaction of ours is broken off in which the server
             hears nothing: else a machine that froze or was lost would hold its locks for hours.
 
     Raises:
@@ -295,11 +297,31 @@ class SqlStore:
         with self._engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 # For this transaction only: a pooler may give the session to others after it.
-                limit = max(1, round(self._idle_limit * 1000))
-                connection.exec_driver_sql(
-                    f"SET LOCAL idle_in_transaction_session_timeout = {limit}"
+                limit = str(max(1, round(self._idle_limit * 1000)))
+                connection.execute(
+                    select(
+                        func.set_config("idle_in_transaction_session_timeout", limit, True),
+                        func.set_config("lock_timeout", limit, True),
+                    )
                 )
             yield connection
+
+    def _break_off_silent(self) -> None:
+        """End transactions of this program whose client has said nothing for too long.
+
+        The server does so by itself between two statements, but not in the middle of several that
+        were sent together: it waits for the rest, and holds its locks, as long as the connection
+        stands.
+        """
+        query = text(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND usename = current_user "
+            "AND application_name = 'doc-classify' AND pid <> pg_backend_pid() "
+            "AND xact_start IS NOT NULL AND wait_event = 'ClientRead' "
+            "AND state_change < clock_timestamp() - make_interval(secs => :limit)"
+        )
+        with contextlib.suppress(SQLAlchemyError), self._engine.begin() as connection:
+            connection.execute(query, {"limit": self._idle_limit})
 
     def _tried(
         self,
@@ -316,6 +338,8 @@ class SqlStore:
             except SQLAlchemyError as error:
                 waited = time.monotonic() - began
                 patient = waited < self._patience and _is_away(error)
+                if _state(error) == _LOCK_NOT_AVAILABLE:
+                    self._break_off_silent()
                 if not patient and (attempt >= _TRIES or not _passing(error)):
                     raise storage_error(self._engine, error) from error
             pause = min(_FIRST_PAUSE * 2**attempt, _LONGEST_PAUSE)
@@ -326,9 +350,9 @@ def _is_away(error: SQLAlchemyError) -> bool:
     """Whether the server cannot be reached, is starting, or is going down."""
     if not isinstance(error, OperationalError):
         return isinstance(error, DBAPIError) and error.connection_invalidated
-    state = getattr(error.orig, "sqlstate", None)
+    state = _state(error)
     # psycopg gives no state where there was no server to give one.
-    return state is None or str(state)[:2] in ("08", "57")
+    return state is None or state[:2] in ("08", "57")
 
 
 def _passing(error: SQLAlchemyError) -> bool:
@@ -337,10 +361,15 @@ def _passing(error: SQLAlchemyError) -> bool:
         return True
     if not isinstance(error, OperationalError):
         return False
-    state = getattr(error.orig, "sqlstate", None)
+    state = _state(error)
     if state is not None:
-        return bool(state[:2] in ("08", "40", "57"))
+        return state[:2] in ("08", "40", "57") or state == _LOCK_NOT_AVAILABLE
     return "database is locked" in str(error.orig)
+
+
+def _state(error: SQLAlchemyError) -> str | None:
+    """PostgreSQL's code for an error, None where it gave none."""
+    return getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
 
 
 def spec_of(stored: dict[str, Any]) -> RunSpec:
