@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.doubles.ollama import Behaviour, OllamaDouble, Raw, failing, html, slow
 
@@ -293,6 +294,7 @@ def test_interrupted_while_the_store_fails_it_ends(folder, double, tmp_path, mon
 
     with pytest.raises((StorageError, asyncio.CancelledError)):
         asyncio.run(asyncio.wait_for(main(), 20))
+    assert not psutil.Process().children(recursive=True)
 
 
 def test_a_retry_finds_the_server_and_keeps_to_limits(folder, double, tmp_path):

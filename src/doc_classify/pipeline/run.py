@@ -72,6 +72,8 @@ class Run:
 
             await stages.work(entries, closing)
         finally:
+            # Also where the store has failed, so that nothing was closed in order.
+            await asyncio.shield(equipment.close_workers())
             equipment.shut()
         return self.stats
 
