@@ -346,6 +346,7 @@ def trained_model(forms: Sequence[Form], *, cache: Path = CACHE, seed: int = 0) 
 
 
 def _serve() -> None:
+    # From the very process that started this one, a moment ago; forms hold functions.
     _train_into(*pickle.load(sys.stdin.buffer))
 
 

@@ -120,8 +120,13 @@ class ChunkWorker:
         bench, self._bench = self._bench, None
         if runner is None:
             return
-        with contextlib.suppress(Exception), runner:
-            runner.run(_break_off(bench))
+        try:
+            with runner:
+                runner.run(_break_off(bench))
+        except Exception:
+            # Nothing hangs on it: a new loop is made for the next chunk, and the error that led
+            # here goes on. But somebody should know.
+            _logger.warning("what a broken chunk left could not be put away", exc_info=True)
 
     async def _work(self, run_id: str, number: int) -> bool:
         claim = self._ledger.claim(run_id, number, self._holder, self._lease)
