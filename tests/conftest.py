@@ -205,6 +205,7 @@ class CeleryWorker:
         directory: Path | None = None,
     ) -> None:
         self.log = log
+        self.concurrency = concurrency
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [
@@ -244,6 +245,19 @@ class CeleryWorker:
         """The processes that work on chunks."""
         self.processes()
         return psutil.Process(self.process.pid).children()
+
+    def wait_for_another(self, victim: psutil.Process) -> None:
+        """Until it has seen that a process of its pool is gone, and started the next.
+
+        Before that, Celery would wait for the dead one when it is told to end.
+        """
+        wait_until(
+            lambda: (
+                victim.pid not in {one.pid for one in self.pool()}
+                and len(self.pool()) == self.concurrency
+            ),
+            "the pool is full again",
+        )
 
     def readers(self) -> list[psutil.Process]:
         """The isolated processes that read documents."""

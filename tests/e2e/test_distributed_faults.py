@@ -42,10 +42,7 @@ def test_kill_of_a_pool_process_in_mid_document(site: Site, running: CeleryWorke
     site.wait(run_id)
     site.settled(run_id, 30)
     # Whoever swept first has sent its chunk again, the worker or who waited.
-    wait_until(
-        lambda: victim.pid not in {one.pid for one in running.pool()} and len(running.pool()) == 2,
-        "the pool is full again",
-    )
+    running.wait_for_another(victim)
 
 
 def test_a_process_that_was_frozen_comes_back_too_late(site: Site, running: CeleryWorker):

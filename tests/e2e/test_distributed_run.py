@@ -241,8 +241,8 @@ with CeleryDistributedProcessor(batch_size=20) as processor:
 
 def test_a_cancelled_run_can_go_on(site: Site, running: CeleryWorker):
     with site.processor() as processor:
-        run_id = processor.submit_directory(site.folder(40, slow=0.05))
-        wait_until(lambda: site.completed(run_id), "some are done")
+        run_id = processor.submit_directory(site.folder(40, slow=0.2))
+        wait_until(lambda: processor.check_progress(run_id)["completed"], "some are done")
         assert processor.cancel(run_id)
         assert processor.wait_for_completion(run_id, 0.1)["state"] == "cancelled"
         wait_until(lambda: processor._ledger.counts(run_id).claimed == 0, "chunks in work are done")

@@ -44,9 +44,11 @@ def test_what_a_killed_process_held_is_done_by_others(site: Site, worker: Start)
     running = worker("one", environment={**STRETCH, "DOC_CLASSIFY_LEASE_SECONDS": "3"})
     run_id = site.submit(site.folder(40, slow=0.1))
     site.in_the_middle(run_id)
-    running.pool()[0].send_signal(signal.SIGKILL)
+    victim = running.pool()[0]
+    victim.send_signal(signal.SIGKILL)
     site.wait(run_id)
     site.settled(run_id, 40)
+    running.wait_for_another(victim)
 
 
 def test_two_workers_share_a_run(site: Site, worker: Start):
