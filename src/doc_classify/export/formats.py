@@ -155,6 +155,11 @@ def neutralise(text: str) -> str:
     return "'" + text if _is_formula(text) else text
 
 
+def restored(text: str) -> str:
+    """The text that :func:`neutralise` was given."""
+    return text[1:] if text.startswith("'") and _is_formula(text) else text
+
+
 def _is_formula(text: str) -> bool:
     if _PLAIN_START.match(text):
         return False
