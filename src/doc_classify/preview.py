@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from doc_classify.blocking import run_blocking
-from doc_classify.classification.opening import open_classifier
+from doc_classify.classification.opening import open_classifier, taxonomy_of
 from doc_classify.discovery import Found, Skipped, hash_file, walk
 from doc_classify.discovery.objects import fetched
 from doc_classify.errors import TransientError
@@ -124,7 +124,7 @@ def preview(
 
 async def _fingerprint(settings: Settings, include_reasoning: bool) -> str:
     """The key of the results that a run would look for."""
-    taxonomy = settings.make_taxonomy()
+    taxonomy = taxonomy_of(settings)
     async with open_classifier(settings, taxonomy, include_reasoning=include_reasoning) as chosen:
         plan = Plan.make(
             settings, chosen.classifier, taxonomy=taxonomy, include_reasoning=include_reasoning

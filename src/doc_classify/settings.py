@@ -50,6 +50,7 @@ MODEL_FIELDS = {
     "ollama": "ollama_model",
     "openai": "openai_model",
     "llamacpp": "llamacpp_model",
+    "embedded": "embedded_model",
 }
 """The field that names the model of a classifier."""
 
@@ -64,6 +65,7 @@ _MAY_BE_UNSET = (
     "workers",
     "categories",
     "taxonomy",
+    "embedded_model",
     "openai_base_url",
     "openai_model",
     "openai_api_key",
@@ -95,6 +97,11 @@ class Settings(BaseSettings):
         "auto",
         description="Which classifier decides: ollama, openai, llamacpp, embedded, or auto "
         "(Ollama where it runs and has the model, else embedded).",
+    )
+    embedded_model: Path | None = Field(
+        None,
+        description="Model file of 'doc-classify train' that the classifier embedded uses; it "
+        "brings its categories.",
     )
     workers: int | None = Field(
         None, ge=1, le=1024, description="Worker processes; default: the CPU cores."
@@ -244,11 +251,13 @@ class Settings(BaseSettings):
     def choosing(self, classifier: str, model: str | None = None) -> Settings:
         """A copy with another classifier, and its model where one is given.
 
+        The embedded classifier needs none, so that no model means none.
+
         Raises:
             ConfigurationError: the classifier has no model to choose.
         """
         if model is None:
-            return self.changed(classifier=classifier)
+            return self.changed(classifier=classifier, embedded_model=None)
         field = MODEL_FIELDS.get(classifier)
         if field is None:
             raise ConfigurationError(f"the classifier {classifier} takes no model")

@@ -6,7 +6,6 @@ may come from anywhere, so everything in it is checked before it is used.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from doc_classify.classification.calibration import Calibration
 from doc_classify.classification.embedded import EmbeddedClassifier
 from doc_classify.classification.features import BUCKETS, FEATURES_VERSION, row
 from doc_classify.classification.head import Head
+from doc_classify.classification.registry import model_digest
 from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
@@ -101,7 +101,7 @@ class TrainedModel:
     @cached_property
     def digest(self) -> str:
         """Hex digest of the model's bytes."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()[:32]
+        return model_digest(self.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The file's content: the same bytes for the same model."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from doc_classify.classification.base import Classifier
 from doc_classify.classification.chat import ChatBackend
@@ -15,7 +16,8 @@ from doc_classify.errors import ConfigurationError, ServerError, ServerSetupErro
 from doc_classify.settings import Settings
 from doc_classify.taxonomy import Taxonomy
 
-_AUTO_SERVER, _AUTO_ELSE = "ollama", "embedded"
+EMBEDDED = "embedded"
+_AUTO_SERVER, _AUTO_ELSE = "ollama", EMBEDDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +40,50 @@ def make_backend(name: str, settings: Settings) -> ChatBackend:
     raise unknown(name)
 
 
+def taxonomy_of(settings: Settings, given: Taxonomy | None = None) -> Taxonomy:
+    """The categories of a run: those of the trained model where one is used.
+
+    Args:
+        settings: name the classifier, its model, and categories.
+        given: categories that were given otherwise, which win over those of the settings.
+
+    Raises:
+        ConfigurationError: the taxonomy or the model cannot be used, or a model is to be used with
+            other categories than it was trained for.
+    """
+    if settings.classifier != EMBEDDED or settings.embedded_model is None:
+        return given or settings.make_taxonomy()
+    from doc_classify.classification.model_file import TrainedModel
+
+    own = TrainedModel.load(settings.embedded_model).taxonomy
+    if given or settings.categories or settings.taxonomy:
+        wanted = given or settings.make_taxonomy()
+        if set(wanted.names) != set(own.names):
+            raise ConfigurationError(
+                f"the model {settings.embedded_model} knows the categories {', '.join(own.names)}, "
+                f"and not {', '.join(wanted.names)}: leave the categories out, or train it for them"
+            )
+    return own
+
+
 @asynccontextmanager
 async def open_classifier(
-    settings: Settings, taxonomy: Taxonomy, *, include_reasoning: bool = False
+    settings: Settings,
+    taxonomy: Taxonomy,
+    *,
+    include_reasoning: bool = False,
+    digest: str | None = None,
 ) -> AsyncIterator[Chosen]:
     """The classifier that the settings name, ready to be used in this event loop.
 
     ``auto`` is decided here, once: a reachable Ollama that has the model and runs it itself (of
     the other kind, documents would leave unasked), else the embedded classifier.
+
+    Args:
+        settings: name the classifier, its model and its server.
+        taxonomy: the categories.
+        include_reasoning: as it will be asked.
+        digest: of the trained model, where it has to be one and the same.
 
     Raises:
         ConfigurationError: it does not exist, or the settings do not suffice for it.
@@ -70,9 +108,40 @@ async def open_classifier(
                 _llm(name, settings, taxonomy, include_reasoning)
             )
             chosen = Chosen(opened, _described(opened))
+        elif name == EMBEDDED and settings.embedded_model is not None:
+            chosen = _trained(settings.embedded_model, taxonomy, digest)
         else:
             chosen = Chosen(make_classifier(name, taxonomy), name)
         yield chosen
+
+
+def trained_digest(settings: Settings) -> str | None:
+    """Digest of the trained model that the settings name; None where they name none.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    if settings.classifier != EMBEDDED or settings.embedded_model is None:
+        return None
+    from doc_classify.classification.model_file import TrainedModel
+
+    return TrainedModel.load(settings.embedded_model).digest
+
+
+def _trained(path: Path, taxonomy: Taxonomy, digest: str | None) -> Chosen:
+    from doc_classify.classification.model_file import TrainedModel
+    from doc_classify.classification.trained import TrainedClassifier
+
+    model = TrainedModel.load(path)
+    if model.taxonomy != taxonomy:
+        raise ConfigurationError(f"the model {path} was trained for other categories")
+    if digest and model.digest != digest:
+        raise ConfigurationError(
+            f"the model {path} is not the one that the run began with: it was trained again"
+        )
+    made = model.provenance
+    reason = f"{EMBEDDED}, trained on {made.documents:,} documents {made.created[:10]}".rstrip()
+    return Chosen(TrainedClassifier(model), reason)
 
 
 def _llm(

@@ -9,6 +9,7 @@ Two kinds, two entry-point groups. What is small and quick runs inside each work
 
 from __future__ import annotations
 
+import hashlib
 from importlib.metadata import entry_points
 
 from doc_classify.classification.base import Classifier
@@ -28,16 +29,32 @@ def classifier_names() -> list[str]:
     return [AUTO, *sorted({entry.name for group in groups for entry in entry_points(group=group)})]
 
 
-def make_classifier(name: str, taxonomy: Taxonomy) -> Classifier:
+def make_classifier(name: str, taxonomy: Taxonomy, model: bytes | None = None) -> Classifier:
     """The classifier of that name that runs in a worker process.
 
+    Args:
+        name: as ``--classifier`` takes it.
+        taxonomy: the categories.
+        model: content of a trained model's file, for the embedded classifier.
+
     Raises:
-        ConfigurationError: there is none of that name.
+        ConfigurationError: there is none of that name, or the model cannot be used.
     """
+    if model is not None:
+        # Imported here, since NumPy is in no worker that does not need it.
+        from doc_classify.classification.model_file import TrainedModel
+        from doc_classify.classification.trained import TrainedClassifier
+
+        return TrainedClassifier(TrainedModel.from_bytes(model))
     for entry in entry_points(group=WORKER_GROUP, name=name):
         classifier: Classifier = entry.load()(taxonomy)
         return classifier
     raise unknown(name)
+
+
+def model_digest(model: bytes) -> str:
+    """Hex digest by which a trained model's file is known."""
+    return hashlib.sha256(model).hexdigest()[:32]
 
 
 def unknown(name: str) -> ConfigurationError:

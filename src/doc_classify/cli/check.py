@@ -92,7 +92,9 @@ def _machine(settings: Settings) -> str:
 
 
 def _categories(settings: Settings) -> str:
-    return ", ".join(settings.make_taxonomy().names)
+    from doc_classify.classification.opening import taxonomy_of
+
+    return ", ".join(taxonomy_of(settings).names)
 
 
 def _formats(_settings: Settings) -> str:

@@ -34,9 +34,9 @@ def check_classifier(settings: Settings) -> list[tuple[str, bool, str]]:
 
 async def _check(settings: Settings) -> list[tuple[str, bool, str]]:
     from doc_classify.classification.llm import LlmClassifier
-    from doc_classify.classification.opening import open_classifier
+    from doc_classify.classification.opening import open_classifier, taxonomy_of
 
-    taxonomy = settings.make_taxonomy()
+    taxonomy = taxonomy_of(settings)
     async with open_classifier(settings, taxonomy) as chosen:
         found = [("classifier", True, f"{chosen.reason} (version {chosen.classifier.fingerprint})")]
         if not isinstance(chosen.classifier, LlmClassifier):

@@ -56,7 +56,11 @@ def _classifier(function: _F) -> _F:
                 metavar="NAME",
                 help="Which classifier decides: auto, embedded, ollama, openai or llamacpp.",
             ),
-            click.option("--model", metavar="NAME", help="Model of an LLM; a file for llamacpp."),
+            click.option(
+                "--model",
+                metavar="NAME",
+                help="Model of an LLM; a file for llamacpp and for embedded.",
+            ),
         )
     ):
         function = option(function)

@@ -261,7 +261,12 @@ class ChunkWorker:
         wait = _FIRST_WAIT
         waited = 0.0
         while True:
-            opening = open_classifier(settings, taxonomy, include_reasoning=reasoning)
+            opening = open_classifier(
+                settings,
+                taxonomy,
+                include_reasoning=reasoning,
+                digest=stored.get("model_digest"),
+            )
             try:
                 chosen = await resources.enter_async_context(opening)
                 if waited:

@@ -6,10 +6,11 @@ wrong text, but it cannot make the parent run code. Decoding therefore checks ev
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from doc_classify.extraction.options import ExtractionOptions
@@ -42,6 +43,8 @@ class WorkerConfig:
         taxonomy: the categories.
         classifier: name of the classifier that runs inside the worker; None where the worker
             only reads, and a server is asked for the category.
+        model: content of the trained model's file, so that every worker of a run has the same;
+            None where the classifier needs none.
         include_reasoning: ask it for its reasons.
         memory_limit: address space in bytes.
         time_limit: seconds per document, after which the worker kills itself should the parent
@@ -54,9 +57,11 @@ class WorkerConfig:
     include_reasoning: bool
     memory_limit: int
     time_limit: float
+    model: bytes | None = field(default=None, repr=False)
 
     def encode(self) -> bytes:
         """The line that :meth:`decode` reads."""
+        model = None if self.model is None else base64.b64encode(self.model).decode("ascii")
         return _line(
             {
                 "options": self.options.to_dict(),
@@ -65,6 +70,7 @@ class WorkerConfig:
                 "include_reasoning": self.include_reasoning,
                 "memory_limit": self.memory_limit,
                 "time_limit": self.time_limit,
+                "model": model,
             }
         )
 
@@ -72,7 +78,9 @@ class WorkerConfig:
     def decode(cls, line: bytes) -> WorkerConfig:
         """Read the parent's first line."""
         data = json.loads(line)
+        model = data.pop("model")
         return cls(
+            model=model and base64.b64decode(model),
             options=ExtractionOptions.from_dict(data.pop("options")),
             taxonomy=Taxonomy.from_dict(data.pop("taxonomy")),
             **data,

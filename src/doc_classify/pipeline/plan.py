@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from doc_classify.classification import Classifier
 from doc_classify.classification.budget import Budget
 from doc_classify.classification.llm import LlmClassifier
+from doc_classify.classification.opening import EMBEDDED, taxonomy_of
+from doc_classify.classification.registry import model_digest
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.ocr import check_languages
 from doc_classify.extraction.options import ExtractionOptions, PageSelection
@@ -25,14 +27,17 @@ _MEGABYTE = 1_000_000
 class Plan:
     """The settings of one run, resolved. ``fingerprint`` is the key of its results.
 
-    ``model`` is the model of an LLM that is asked for each category, as ``--model`` takes it; None
-    where the classifier runs in the worker processes.
+    ``model`` is the classifier's model, as ``--model`` takes it; None where it has none. ``asks``
+    says whether it is an LLM that is asked for each category; all others run in the worker
+    processes, which get the content of the trained model's file (``trained``) where there is one.
     """
 
     options: ExtractionOptions
     taxonomy: Taxonomy
     classifier: str
     model: str | None
+    asks: bool
+    trained: bytes | None = field(repr=False)
     fingerprint: str
     include_reasoning: bool
     force: bool
@@ -78,7 +83,7 @@ class Plan:
         options = options or extraction_options(settings)
         if options.ocr:
             check_languages(options.ocr_languages)
-        taxonomy = taxonomy or settings.make_taxonomy()
+        taxonomy = taxonomy or taxonomy_of(settings)
         prices = settings.prices
         asks = isinstance(classifier, LlmClassifier)
         if asks and settings.max_cost is not None and not prices:
@@ -98,6 +103,8 @@ class Plan:
             taxonomy=taxonomy,
             classifier=classifier.name,
             model=_model(settings, classifier),
+            asks=asks,
+            trained=_trained(settings, classifier),
             fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16],
             include_reasoning=include_reasoning,
             force=force,
@@ -126,7 +133,8 @@ class Plan:
         return WorkerConfig(
             options=self.options,
             taxonomy=self.taxonomy,
-            classifier=None if self.model else self.classifier,
+            classifier=None if self.asks else self.classifier,
+            model=self.trained,
             include_reasoning=self.include_reasoning,
             memory_limit=self.memory_limit,
             time_limit=self.time_limit,
@@ -148,6 +156,7 @@ class Plan:
                 "workers": self.workers,
                 "chunk_size": self.chunk_size,
                 "model": self.model,
+                "model_digest": self.trained and model_digest(self.trained),
                 "llm_context": self.llm_context,
                 "llm_document_tokens": self.llm_document_tokens,
                 "prices": asdict(self.prices),
@@ -158,11 +167,25 @@ class Plan:
 
 
 def _model(settings: Settings, classifier: Classifier | LlmClassifier) -> str | None:
-    if not isinstance(classifier, LlmClassifier):
-        return None
     # A file's name alone would not find it again.
+    if not isinstance(classifier, LlmClassifier):
+        trained = settings.embedded_model
+        return str(trained.absolute()) if _is_trained(settings, classifier) and trained else None
     file = settings.llamacpp_model if classifier.name == "llamacpp" else None
     return str(file.absolute()) if file else classifier.model
+
+
+def _is_trained(settings: Settings, classifier: Classifier | LlmClassifier) -> bool:
+    return settings.classifier == classifier.name == EMBEDDED and bool(settings.embedded_model)
+
+
+def _trained(settings: Settings, classifier: Classifier | LlmClassifier) -> bytes | None:
+    """The content of the model's file, as the classifier has it."""
+    if not _is_trained(settings, classifier):
+        return None
+    from doc_classify.classification.trained import TrainedClassifier
+
+    return classifier.model.to_bytes() if isinstance(classifier, TrainedClassifier) else None
 
 
 def extraction_options(settings: Settings) -> ExtractionOptions:

@@ -48,7 +48,7 @@ def main() -> int:
     _limit(config)
     classifier = None
     if config.classifier is not None:
-        classifier = make_classifier(config.classifier, config.taxonomy)
+        classifier = make_classifier(config.classifier, config.taxonomy, config.model)
     replies.write(READY)
     replies.flush()
     with contextlib.suppress(BrokenPipeError):  # the parent went away: nobody left to tell

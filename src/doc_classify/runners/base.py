@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, ClassVar, Self, TextIO
 
 from doc_classify.classification.llm import LlmClassifier
-from doc_classify.classification.opening import open_classifier
+from doc_classify.classification.opening import open_classifier, taxonomy_of
 from doc_classify.discovery import location, of_paths, of_uri, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.options import ExtractionOptions
@@ -128,6 +128,7 @@ class Processor:
             ),
             taxonomy=Taxonomy.from_dict(stored["taxonomy"], "stored run"),
             options=ExtractionOptions.from_dict(stored["extraction"]),
+            digest=stored.get("model_digest"),
         )
 
     async def _execute(
@@ -140,12 +141,13 @@ class Processor:
         settings: Settings | None = None,
         taxonomy: Taxonomy | None = None,
         options: ExtractionOptions | None = None,
+        digest: str | None = None,
     ) -> RunStats:
         """One run, with everything that it needs opened and closed around it."""
         settings = settings or self._settings
-        taxonomy = taxonomy or self._taxonomy or settings.make_taxonomy()
+        taxonomy = taxonomy or taxonomy_of(settings, self._taxonomy)
         async with open_classifier(
-            settings, taxonomy, include_reasoning=include_reasoning
+            settings, taxonomy, include_reasoning=include_reasoning, digest=digest
         ) as chosen:
             plan = Plan.make(
                 settings,

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from doc_classify.classification.opening import taxonomy_of, trained_digest
 from doc_classify.discovery import Found, Skipped, location, of_paths, of_uri, walk
 from doc_classify.errors import (
     BrokerError,
@@ -72,12 +73,9 @@ class CeleryDistributedProcessor:
         if batch_size < 1:
             raise ConfigurationError(f"batch_size must be at least 1, got {batch_size}")
         self._settings = settings or load_settings()
-        if categories is None:
-            self._taxonomy = self._settings.make_taxonomy()
-        elif isinstance(categories, Taxonomy):
-            self._taxonomy = categories
-        else:
-            self._taxonomy = Taxonomy.from_names(categories)
+        if categories is not None and not isinstance(categories, Taxonomy):
+            categories = Taxonomy.from_names(categories)
+        self._taxonomy = taxonomy_of(self._settings, categories)
         self._batch_size = batch_size
         self._store_text = use_database and self._settings.store_text
         self._store = SqlStore(self._settings.database_url)
@@ -338,7 +336,7 @@ class CeleryDistributedProcessor:
                 "taxonomy": self._taxonomy.to_dict(),
                 "include_reasoning": include_reasoning,
                 "prices": asdict(settings.prices),
-                "model": settings.chosen_model,
+                **_model(settings),
             },
             force=force,
             store_text=self._store_text,
@@ -403,3 +401,11 @@ def _absolute(given: str | Path) -> Path | str:
     """A folder, file or URL as the workers are to find it, whatever their working directory."""
     place = location(given)
     return place if isinstance(place, str) else place.absolute()
+
+
+def _model(settings: Settings) -> dict[str, str | None]:
+    """The model that workers are to use, and a trained one's digest, lest they have an older."""
+    if digest := trained_digest(settings):
+        path = str(settings.embedded_model and settings.embedded_model.absolute())
+        return {"model": path, "model_digest": digest}
+    return {"model": settings.chosen_model}
