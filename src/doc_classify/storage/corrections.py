@@ -16,20 +16,18 @@ from doc_classify.storage.rows import (
     batches,
     clean,
     now,
-    row_to_extraction,
     upsert,
     uri_digest,
 )
 from doc_classify.storage.schema import (
     corrections,
     documents,
-    extractions,
     files,
     results,
     run_files,
-    texts,
 )
 from doc_classify.storage.store import SqlStore
+from doc_classify.storage.texts import stored_texts
 from doc_classify.taxonomy import Taxonomy
 
 _TEXTS = 20
@@ -236,7 +234,7 @@ class CorrectionLedger:
                     .limit(_TEXTS)
                 )
                 rows = connection.execute(query).all()
-                read = _texts(connection, [row.document_id for row in rows], extraction_key)
+                read = stored_texts(connection, [row.document_id for row in rows], extraction_key)
             for row in rows:
                 last = row.document_id
                 yield Corrected(
@@ -273,26 +271,3 @@ def _uri(held: Any) -> Any:
         .limit(1)
         .scalar_subquery()
     )
-
-
-def _texts(
-    connection: Connection, ids: Sequence[int], extraction_key: str | None
-) -> dict[int, Extraction]:
-    """One stored extraction of each document that has one."""
-    query = (
-        select(extractions, texts.c.pages)
-        .join(
-            texts,
-            and_(
-                texts.c.document_id == extractions.c.document_id,
-                texts.c.extraction_key == extractions.c.extraction_key,
-            ),
-        )
-        .where(extractions.c.document_id.in_(ids), extractions.c.error_kind.is_(None))
-        .order_by(extractions.c.document_id, extractions.c.extraction_key)
-    )
-    found: dict[int, Extraction] = {}
-    for row in connection.execute(query):
-        if row.document_id not in found or row.extraction_key == extraction_key:
-            found[row.document_id] = row_to_extraction(row, row.pages)
-    return found
