@@ -14,17 +14,27 @@ from __future__ import annotations
 
 import hashlib
 import math
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import chain, pairwise
 
 from doc_classify.classification import lexicon as lexicons
 from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.evidence import LENGTH, EvidenceFinder, Found
+from doc_classify.classification.explaining import (
+    Check,
+    Evidence,
+    Explanation,
+    caveats,
+    needs_review,
+    strongest,
+)
+from doc_classify.classification.legibility import Languages, legibility_checks
 from doc_classify.classification.profiles import is_other, profiles
 from doc_classify.classification.words import read
 from doc_classify.records import Classification, freeze_scores
-from doc_classify.taxonomy import DEFAULT_TAXONOMY, Taxonomy
+from doc_classify.taxonomy import DEFAULT_TAXONOMY, OTHER, Taxonomy
 
-_VERSION = 2
+_VERSION = 3
 """To be raised with every change of the code that can change an answer."""
 
 _KIND_UNIT, _TOPIC_UNIT = 11.0, 4.0
@@ -36,11 +46,23 @@ the words up to which it grows."""
 _STRANGE = 0.65
 """What evidence for a kind that no category claims adds to ``other``."""
 _SHARPNESS = 2.2
-_FEW_WORDS, _LITTLE = 15, 0.5
-"""A text of fewer words, or evidence below this share of a unit, is for review."""
+_LITTLE = 0.5
+"""Evidence below this share of a unit is for review."""
 _REVIEW_MARGIN, _REVIEW_CONFIDENCE = 0.2, 0.6
-_SHOWN, _SHOWN_CHARACTERS = 5, 60
-"""How many pieces of evidence the reasoning names, and how much of each."""
+_SHOWN, _SHOWN_CHARACTERS, _EXPLAINED = 5, 60, 12
+"""How many pieces of evidence the reasoning names, how much of each, how many an explanation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """What was found in a document, and what follows; categories by their numbers."""
+
+    found: list[Found]
+    totals: list[float]
+    scores: list[float]
+    ranked: list[int]
+    confidence: float | None
+    checks: tuple[Check, ...]
 
 
 class EmbeddedClassifier:
@@ -81,6 +103,14 @@ class EmbeddedClassifier:
                     self._finder.add_kind(kind, len(known) + len(self._strangers))
                     self._strangers.append(kind.name)
         self._units += [_KIND_UNIT] * len(self._strangers)
+        # Cues of kinds are known in several languages; the user's own words are in one.
+        kinds = [kind for profile in known for kind, _ in profile.kinds]
+        own = [
+            " ".join((one.name, one.description, *one.keywords, *one.examples))
+            for one in taxonomy.categories
+        ]
+        cues = (cue for kind in kinds for cue in kind.cues)
+        self._languages = Languages(chain(own, cues), several=bool(kinds))
 
     @property
     def fingerprint(self) -> str:
@@ -91,6 +121,24 @@ class EmbeddedClassifier:
         self, document: ClassifierInput, *, include_reasoning: bool = False
     ) -> Classification:
         """See :meth:`doc_classify.classification.Classifier.classify`."""
+        decision = self._decide(document)
+        return self._classification(decision, include_reasoning=include_reasoning)
+
+    def explain(self, document: ClassifierInput) -> Explanation:
+        """See :meth:`doc_classify.classification.explaining.Explaining.explain`."""
+        decision = self._decide(document)
+        names = (*self._names, *(f"{OTHER}: {_shown(name)}" for name in self._strangers))
+        evidence = [
+            Evidence(names[target], what[:_SHOWN_CHARACTERS], weight)
+            for target, weight, what in decision.found
+        ]
+        return Explanation(
+            self._classification(decision, include_reasoning=True),
+            decision.checks,
+            tuple(strongest(evidence, names, _EXPLAINED)),
+        )
+
+    def _decide(self, document: ClassifierInput) -> _Decision:
         seen = read(document)
         found = list(self._finder.find(seen, document))
         totals = [0.0] * (len(self._names) + len(self._strangers))
@@ -102,25 +150,51 @@ class EmbeddedClassifier:
         ]
         scores = self._scores(strengths)
         ranked = sorted(range(len(scores)), key=lambda at: (-scores[at], at))
-        best, second = ranked[0], ranked[1]
-        margin = scores[best] - scores[second]
-        thin = len(seen.body) < _FEW_WORDS or max(strengths) < _LITTLE
+        margin = scores[ranked[0]] - scores[ranked[1]]
+        stranger = self._languages.stranger(seen.sample, seen.body)
+        legible = (
+            *legibility_checks(seen),
+            Check(
+                "strongest evidence", round(max(strengths), 3), _LITTLE, "there is little evidence"
+            ),
+        )
         confidence = None
-        if self._calibrated and not thin:
+        if self._calibrated and not needs_review(legible):
             confidence = _interpolated(self._lexicon.calibration, margin)
+        checks = (
+            *legible,
+            Check(
+                "language",
+                None if stranger is None else 0.0,
+                1.0,
+                f"it is in {stranger}, which the categories are not known in",
+            ),
+            Check(
+                "margin to the runner-up",
+                round(margin, 4),
+                _REVIEW_MARGIN,
+                "the evidence is almost even",
+            ),
+            Check("confidence", confidence, _REVIEW_CONFIDENCE, "the confidence is low"),
+        )
+        return _Decision(found, totals, scores, ranked, confidence, checks)
+
+    def _classification(self, decision: _Decision, *, include_reasoning: bool) -> Classification:
+        scores = decision.scores
+        best, second = decision.ranked[:2]
+        reasoning = None
+        if include_reasoning:
+            reasoning = self._reasoning(decision.found, decision.totals, best, second)
+            reasoning += caveats(decision.checks)
         return Classification(
             category=self._names[best],
             score=round(scores[best], 4),
-            confidence=confidence,
+            confidence=decision.confidence,
             scores=freeze_scores(
                 {name: round(scores[at], 4) for at, name in enumerate(self._names)}
             ),
-            needs_review=(
-                thin
-                or margin < _REVIEW_MARGIN
-                or (confidence is not None and confidence < _REVIEW_CONFIDENCE)
-            ),
-            reasoning=self._reasoning(found, totals, best, second) if include_reasoning else None,
+            needs_review=needs_review(decision.checks),
+            reasoning=reasoning,
         )
 
     def _scores(self, strengths: list[float]) -> list[float]:
@@ -148,7 +222,7 @@ class EmbeddedClassifier:
             strongest = max(strangers, key=lambda at: totals[at], default=target)
             if strongest == target or totals[strongest] < _KIND_UNIT * _LITTLE:
                 return "little evidence for anything else"
-            name = self._strangers[strongest - len(self._names)].replace("_", " ")
+            name = _shown(self._strangers[strongest - len(self._names)])
             prefix, target = f"the looks of another kind of document ({name}): ", strongest
         weights: dict[str, float] = {}
         for at, weight, what in found:
@@ -158,6 +232,10 @@ class EmbeddedClassifier:
         if not strongest_first:
             return "nothing in particular"
         return prefix + ", ".join(what[:_SHOWN_CHARACTERS] for what in strongest_first)
+
+
+def _shown(kind: str) -> str:
+    return kind.replace("_", " ")
 
 
 def _interpolated(table: tuple[tuple[float, float], ...], margin: float) -> float:
