@@ -17,6 +17,7 @@ from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.budget import Budget
 from doc_classify.classification.chat import ChatBackend, ChatReply, ChatRequest, ServerFacts
 from doc_classify.classification.decoding import Decision, Decoder
+from doc_classify.classification.explaining import Asked, Check, Explanation, needs_review
 from doc_classify.classification.prompt import TEMPLATE_TOKENS, Prompt, Question
 from doc_classify.classification.tokens import estimated_tokens, fewest_tokens
 from doc_classify.errors import (
@@ -57,6 +58,8 @@ class Meter:
         self._backend = backend
         self._budget = budget
         self.usage = Usage()
+        self.last: ChatRequest | None = None
+        """The request that was sent last."""
 
     async def ask(self, request: ChatRequest) -> ChatReply:
         """Send one request within the budget; raises as :meth:`.ChatBackend.chat` does.
@@ -67,6 +70,7 @@ class Meter:
         # No tokenizer has more tokens than bytes.
         prompt = len(request.system.encode()) + len(request.user.encode()) + TEMPLATE_TOKENS
         held = await self._budget.hold(Usage(1, prompt, 0, request.max_tokens))
+        self.last = request
         used, known = Usage(calls=1), False
         try:
             reply = await self._backend.chat(request)
@@ -209,6 +213,22 @@ class LlmClassifier:
             ServerError: the server failed; the same document may be asked about again.
             ServerSetupError, BudgetReachedError: nothing more can be asked.
         """
+        return _classification(await self._decide(document, meter))
+
+    async def explain(self, document: ClassifierInput, meter: Meter) -> Explanation:
+        """Ask about one document, and tell what was asked; raises as :meth:`classify` does."""
+        decision = await self._decide(document, meter)
+        system, user = (meter.last.system, meter.last.user) if meter.last else ("", "")
+        asked = Asked(
+            system=len(system),
+            user=len(user),
+            tokens=estimated_tokens(system) + estimated_tokens(user),
+            label_mass=decision.label_mass,
+            usage=meter.usage,
+        )
+        return Explanation(_classification(decision), _checks(decision), asked=asked)
+
+    async def _decide(self, document: ClassifierInput, meter: Meter) -> Decision:
         if self._include_reasoning:
             reply = await self._ask(document, self._prompt.with_reasoning, meter)
             decision = self._decoder.json(reply)
@@ -223,7 +243,7 @@ class LlmClassifier:
                 decision = self._decoder.json(reply) or self._decoder.name(reply)
         if decision is None:
             raise InvalidAnswerError(_complaint(reply))
-        return _classification(decision)
+        return decision
 
     async def _ask(self, document: ClassifierInput, question: Question, meter: Meter) -> ChatReply:
         """Ask; where the prompt turns out too long for the server, with less of the document."""
@@ -288,20 +308,31 @@ class LlmClassifier:
 
 
 def _classification(decision: Decision) -> Classification:
-    scores = dict(decision.scores)
-    score = scores.get(decision.category)
-    ranked = sorted(scores.values(), reverse=True)
-    unsure = score is not None and (
-        score < ranked[0]
-        or ranked[0] - ranked[1] < _REVIEW_MARGIN
-        or (decision.label_mass or 0.0) < _REVIEW_MASS
-    )
     return Classification(
         category=decision.category,
-        score=score,
+        score=dict(decision.scores).get(decision.category),
         scores=decision.scores,
-        needs_review=unsure,
+        needs_review=needs_review(_checks(decision)),
         reasoning=decision.reasoning,
+    )
+
+
+def _checks(decision: Decision) -> tuple[Check, ...]:
+    """Nothing can be checked where the server tells no probabilities."""
+    scores = dict(decision.scores)
+    score = scores.pop(decision.category, None)
+    margin = mass = None
+    if score is not None:
+        margin = round(score - max(scores.values()), 4)
+        mass = decision.label_mass or 0.0
+    return (
+        Check("margin to the runner-up", margin, _REVIEW_MARGIN, "the model wavers"),
+        Check(
+            "probability of any category",
+            mass,
+            _REVIEW_MASS,
+            "the model would rather have answered something else",
+        ),
     )
 
 

@@ -8,18 +8,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from doc_classify.classification.base import ClassifierInput
+from doc_classify.classification.explaining import (
+    Check,
+    Evidence,
+    Explanation,
+    caveats,
+    needs_review,
+    strongest,
+)
 from doc_classify.classification.features import features, row_of
+from doc_classify.classification.legibility import legibility_checks
 from doc_classify.classification.model_file import TrainedModel
 from doc_classify.classification.profiles import is_other
 from doc_classify.classification.words import Words, read
 from doc_classify.records import Classification, freeze_scores
 
-_VERSION = 1
+_VERSION = 2
 """To be raised with every change of the code here that can change an answer."""
-_FEW_WORDS, _LITTLE_KNOWN = 15, 0.2
-"""A text of fewer words, or with a smaller share of words that were seen in training, is thin."""
+_LITTLE_KNOWN = 0.2
+"""A text with a smaller share of words that were seen in training is thin."""
 _REVIEW_MARGIN, _REVIEW_CONFIDENCE = 0.2, 0.6
-_SHOWN, _SHOWN_CHARACTERS = 5, 30
+_SHOWN, _SHOWN_CHARACTERS, _EXPLAINED = 5, 30, 12
 
 
 class TrainedClassifier:
@@ -53,48 +62,85 @@ class TrainedClassifier:
         self, document: ClassifierInput, *, include_reasoning: bool = False
     ) -> Classification:
         """See :meth:`doc_classify.classification.Classifier.classify`."""
+        return self._decide(document, include_reasoning=include_reasoning)[0]
+
+    def explain(self, document: ClassifierInput) -> Explanation:
+        """See :meth:`doc_classify.classification.explaining.Explaining.explain`."""
+        classification, checks = self._decide(document, include_reasoning=True)
+        words, added = self._added(read(document))
+        evidence = [
+            Evidence(name, word[:_SHOWN_CHARACTERS], float(added[at, number]))
+            for number, name in enumerate(self._names)
+            for at, word in enumerate(words)
+            if added[at, number] > 0
+        ]
+        prior = self.model.prior(document)
+        if prior is not None:
+            evidence += [
+                Evidence(name, "(the classifier without training)", self.model.head.trust * share)
+                for name, share in zip(self._names, prior.tolist(), strict=True)
+                if share > 0
+            ]
+        return Explanation(
+            classification, checks, tuple(strongest(evidence, self._names, _EXPLAINED))
+        )
+
+    def _decide(
+        self, document: ClassifierInput, *, include_reasoning: bool
+    ) -> tuple[Classification, tuple[Check, ...]]:
         seen = read(document)
         row = row_of(seen)
         scores = self.model.head.scores(row, self.model.prior(document))
-        unknown = self.model.head.known(row) < _LITTLE_KNOWN
-        thin = unknown or len(seen.body) < _FEW_WORDS
-        if unknown and self._other is not None and not self.model.head.trust:
+        known = Check(
+            "share of words known from training",
+            round(self.model.head.known(row), 3),
+            _LITTLE_KNOWN,
+            "few of its words were seen in training",
+        )
+        if not known.passed and self._other is not None and not self.model.head.trust:
             scores[self._other] = max(scores.max(), 0.0) + _REVIEW_MARGIN
+        legible = (*legibility_checks(seen), known)
         ranked = np.argsort(-scores, kind="stable")
         best, second = int(ranked[0]), int(ranked[1])
         margin = float(scores[best] - scores[second])
         confidence = None
-        if self.model.calibration and not thin:
+        if self.model.calibration and not needs_review(legible):
             confidence = round(self.model.calibration(margin), 3)
+        sure = (
+            Check("margin to the runner-up", round(margin, 4), _REVIEW_MARGIN, "it is almost even")
+            if confidence is None
+            else Check("confidence", confidence, _REVIEW_CONFIDENCE, "the confidence is low")
+        )
+        checks = (*legible, sure)
+        reasoning = None
+        if include_reasoning:
+            reasoning = self._reasoning(seen, best, second) + caveats(checks)
         shares = _shares(scores)
-        return Classification(
+        classification = Classification(
             category=self._names[best],
             score=round(float(shares[best]), 4),
             confidence=confidence,
             scores=freeze_scores(
                 {name: round(float(shares[at]), 4) for at, name in enumerate(self._names)}
             ),
-            needs_review=(
-                thin
-                or (
-                    margin < _REVIEW_MARGIN
-                    if confidence is None
-                    else confidence < _REVIEW_CONFIDENCE
-                )
-            ),
-            reasoning=self._reasoning(seen, best, second) if include_reasoning else None,
+            needs_review=needs_review(checks),
+            reasoning=reasoning,
         )
+        return classification, checks
 
     def _reasoning(self, seen: Words, best: int, second: int) -> str:
         """One sentence with words of the document: letters and digits alone, cut to a length."""
-        found = list(features(seen))
-        added = self.model.head.spoke(row_of(seen), [bucket for _, bucket, _ in found])
-        added = added - added.mean(axis=1, keepdims=True)
-        words = [word for word, _, _ in found]
+        words, added = self._added(seen)
         return (
             f"For {self._names[best]} spoke {_spoke(words, added[:, best])}; "
             f"for the runner-up {self._names[second]}, {_spoke(words, added[:, second])}."
         )
+
+    def _added(self, seen: Words) -> tuple[list[str], NDArray[np.float64]]:
+        """Words, and what each spoke more for a category than for the average of all: (W, C)."""
+        found = list(features(seen))
+        added = self.model.head.spoke(row_of(seen), [bucket for _, bucket, _ in found])
+        return [word for word, _, _ in found], added - added.mean(axis=1, keepdims=True)
 
 
 def _shares(scores: NDArray[np.float64]) -> NDArray[np.float64]:
