@@ -7,6 +7,7 @@ word, and their texts are not kept.
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -24,6 +25,9 @@ from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
 Floats = NDArray[np.float64]
+
+MOST_DOCUMENTS = 100_000
+"""More make no better model, but would take memory without bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +64,16 @@ class Example(NamedTuple):
 class Learnt(NamedTuple):
     """A model, and what it says of documents that it did not learn from.
 
-    ``targets`` (n, C) and ``keys`` (n) are those of the examples, in the order that
-    ``held_out.rows`` refers to. ``groups`` is the number of groups that were left out as a whole,
-    0 where documents were left out one by one.
+    ``targets`` (n, C), ``weights`` (n), ``groups`` (n: numbers; documents of one were left out
+    together) and ``keys`` (n) are those of the examples, in the order that ``held_out.rows``
+    refers to.
     """
 
     model: TrainedModel
     held_out: HeldOut
     targets: Floats
-    groups: int
+    weights: Floats
+    groups: NDArray[np.intp]
     keys: tuple[str, ...]
 
 
@@ -80,11 +85,19 @@ class TrainingSet:
         zero_shot: build on the zero-shot classifier, where that turns out to help.
         cautious: the documents to be classified may be of other sources than these (see
             :func:`doc_classify.classification.head.fit`).
+        most: documents that are kept: beyond that a random sample, always the same of the same.
     """
 
     def __init__(
-        self, taxonomy: Taxonomy, *, zero_shot: bool = True, cautious: bool = False
+        self,
+        taxonomy: Taxonomy,
+        *,
+        zero_shot: bool = True,
+        cautious: bool = False,
+        most: int = MOST_DOCUMENTS,
     ) -> None:
+        self._most = most
+        self._drawn: list[tuple[int, str]] = []
         self.taxonomy = taxonomy
         self.cautious = cautious
         self.zero_shot = EmbeddedClassifier(taxonomy) if zero_shot else None
@@ -112,8 +125,18 @@ class TrainingSet:
             labelled.key
             or hashlib.sha256(seen.indices.tobytes() + seen.values.tobytes()).hexdigest()
         )
-        self.examples[key] = Example(seen, target, prior, labelled.weight, labelled.group)
+        self.put(key, Example(seen, target, prior, labelled.weight, labelled.group))
         return True
+
+    def put(self, key: str, example: Example) -> None:
+        """Take in what was kept of a document, in the place of what has the same key."""
+        if key not in self.examples:
+            # The documents with the smallest hashes are a uniform sample of all there are.
+            lot = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+            heapq.heappush(self._drawn, (-lot, key))
+        self.examples[key] = example
+        if len(self.examples) > self._most:
+            del self.examples[heapq.heappop(self._drawn)[1]]
 
     def learn(self, created: str, *, seed: int = 0) -> Learnt:
         """Train a model; the order in which documents came makes no difference.
@@ -160,8 +183,8 @@ class TrainingSet:
                 self.zero_shot.fingerprint if self.zero_shot and fitted.head.trust else "",
             ),
         )
-        together = 0 if groups is None else int((np.bincount(groups) > 1).sum())
-        return Learnt(model, fitted.held_out, targets, together, keys)
+        alone = np.arange(len(keys)) if groups is None else groups
+        return Learnt(model, fitted.held_out, targets, weights, alone, keys)
 
     def _target(self, label: str | Mapping[str, float]) -> NDArray[np.float32]:
         shares = {label: 1.0} if isinstance(label, str) else label
