@@ -17,7 +17,7 @@ TOPICS = {
     "cooking": ("recipe kitchen oven", "flour butter simmer spoon garlic onion salt whisk"),
     "space": ("rocket orbit planet", "telescope crater lunar probe thrust gravity comet launch"),
 }
-FILLER = ("today people said would about many there first other after which their more").split(" ")
+FILLER = ["today", "people", "said", "would", "about", "many", "first", "other", "after", "their"]
 
 
 def taxonomy(*more):
@@ -72,7 +72,7 @@ def test_the_same_documents_give_the_same_model_and_the_file_keeps_it():
 
 def test_other_stays_what_none_of_the_topics_is():
     dice = random.Random(3)
-    strange = "lawn rose tulip hedge soil bulb spade compost weed prune".split(" ")
+    strange = ["lawn", "rose", "tulip", "hedge", "soil", "bulb", "spade", "compost", "prune"]
     names, texts = documents(180, told=0.8)
     names = names + ["other"] * 60
     texts = texts + [
