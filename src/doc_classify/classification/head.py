@@ -33,6 +33,8 @@ Floats = NDArray[np.float64]
 
 EXACT_ROWS = 2_000
 """Rows up to which the kernel matrix is decomposed; more are solved for iteratively."""
+_CHOOSING_ROWS = 1_000
+"""Of those, a random sample by which strength and trust are chosen."""
 _HELD_OUT = 5_000
 """Rows held out at most where there are no leave-one-out scores in closed form."""
 _STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -148,7 +150,7 @@ def fit(
     """Learn a head. Deterministic.
 
     Up to :data:`EXACT_ROWS` documents take memory for a few matrices of their number squared;
-    beyond that it is the rows themselves that count, about 12 bytes a different word.
+    beyond that it is the rows that count: about 30 bytes for each different word of each.
 
     Args:
         rows: n documents.
@@ -180,7 +182,7 @@ def fit(
         learnt, bias = matrix.T @ dual, dual.sum(0)
     else:
         random = np.random.default_rng(seed)
-        some = np.sort(random.permutation(number)[:EXACT_ROWS])
+        some = np.sort(random.permutation(number)[:_CHOOSING_ROWS])
         chosen = _exact(
             matrix[some], targets[some], root[some], known[some], trusts, group[some], accuracy
         )
@@ -279,11 +281,21 @@ def _solved(
     matrix: csr_matrix, targets: Floats, root: Floats, strength: float
 ) -> tuple[Floats, Floats]:
     """Ridge in the primal by LSMR (Fong and Saunders, 2011): weights (B, C) and bias (C,)."""
-    from scipy.sparse import csr_matrix, diags, hstack
-    from scipy.sparse.linalg import lsmr
+    from scipy.sparse.linalg import LinearOperator, lsmr
 
-    ones = csr_matrix(np.ones((matrix.shape[0], 1)))
-    weighted = csr_matrix(diags(root) @ csr_matrix(hstack([matrix, ones])))
+    turned = matrix.T
+
+    def forth(weights: Floats) -> Floats:
+        weights = weights.ravel()
+        return np.asarray(root * (matrix @ weights[:-1] + weights[-1]))
+
+    def back(errors: Floats) -> Floats:
+        errors = root * errors.ravel()
+        return np.append(turned @ errors, errors.sum())
+
+    # The row weights and the column of ones for the bias, without a copy of the matrix.
+    shape = (matrix.shape[0], matrix.shape[1] + 1)
+    weighted = LinearOperator(shape, matvec=forth, rmatvec=back, dtype=np.float64)
     damp = float(np.sqrt(strength))
     columns = [
         lsmr(
@@ -302,15 +314,23 @@ def _solved(
 
 def tf_idf(counts: csr_matrix) -> tuple[csr_matrix, NDArray[np.uint32], Floats]:
     """Rows of length 1 over the buckets that occur, those buckets, and their IDF."""
-    from scipy.sparse import csr_matrix, diags
+    from scipy.sparse import csr_matrix
 
     seen = np.bincount(counts.indices, minlength=BUCKETS)
     buckets = np.flatnonzero(seen)
     idf = np.log((1 + counts.shape[0]) / (1 + seen[buckets])) + 1.0
-    matrix = csr_matrix(counts[:, buckets].astype(np.float64) @ diags(idf))
-    lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    scaled = csr_matrix(diags(1.0 / np.maximum(lengths, 1e-12)) @ matrix)
-    return scaled, buckets.astype(np.uint32), idf
+    places = np.zeros(BUCKETS, np.int32)
+    places[buckets] = np.arange(len(buckets))
+    columns = places[counts.indices]
+    # In place, since with many documents each copy is hundreds of megabytes.
+    data = counts.data.astype(np.float64)
+    data *= idf[columns]
+    sizes = np.diff(counts.indptr)
+    row_of = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
+    lengths = np.sqrt(np.bincount(row_of, weights=data * data, minlength=len(sizes)))
+    data /= lengths[row_of]
+    matrix = csr_matrix((data, columns, counts.indptr), shape=(counts.shape[0], len(buckets)))
+    return matrix, buckets.astype(np.uint32), idf
 
 
 def pruned(
