@@ -20,7 +20,12 @@ from doc_classify.classification.calibration import calibrated
 from doc_classify.classification.embedded import EmbeddedClassifier
 from doc_classify.classification.features import Row, row
 from doc_classify.classification.head import HeldOut, fit
-from doc_classify.classification.model_file import Provenance, TrainedModel, zero_shot_shares
+from doc_classify.classification.model_file import (
+    Provenance,
+    TrainedModel,
+    other_place,
+    zero_shot_shares,
+)
 from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
@@ -28,6 +33,10 @@ Floats = NDArray[np.float64]
 
 MOST_DOCUMENTS = 100_000
 """More make no better model, but would take memory without bound."""
+
+_UNLIKELY = 0.05
+"""Where no documents of ``other`` are known: the share of those known that are less likely to be
+what they are than a document of ``other`` should be at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +180,12 @@ class TrainingSet:
             seed=seed,
         )
         rows, scores = fitted.held_out
+        counts = np.bincount(likeliest, minlength=number)
+        floor = None
+        at = other_place(self.taxonomy.names)
+        if at is not None and not counts[at] and fitted.head.trust < 1:
+            floor = float(np.quantile(scores.max(1), _UNLIKELY))
+            scores[:, at] = np.maximum(scores[:, at], floor)
         right = targets[rows, scores.argmax(1)]
         model = TrainedModel(
             self.taxonomy,
@@ -178,10 +193,11 @@ class TrainingSet:
             calibrated(margins(scores), right, weights[rows]),
             Provenance(
                 created,
-                tuple(np.bincount(likeliest, minlength=number).tolist()),
+                tuple(counts.tolist()),
                 self._fingerprint(keys),
                 self.zero_shot.fingerprint if self.zero_shot and fitted.head.trust else "",
             ),
+            floor,
         )
         alone = np.arange(len(keys)) if groups is None else groups
         return Learnt(model, fitted.held_out, targets, weights, alone, keys)

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.calibration import Calibration
 from doc_classify.classification.embedded import EmbeddedClassifier
-from doc_classify.classification.features import BUCKETS, FEATURES_VERSION, row
+from doc_classify.classification.features import BUCKETS, FEATURES_VERSION, Row, row
 from doc_classify.classification.head import Head
+from doc_classify.classification.profiles import is_other
 from doc_classify.classification.registry import model_digest
 from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
@@ -59,12 +60,15 @@ class TrainedModel:
     """Everything that is needed to classify, for one taxonomy.
 
     ``calibration`` is None where there were too few documents to say what a margin means.
+    ``floor`` is the least score of the category ``other`` where there were no documents of it to
+    learn from: it is then what is left when no other category is likely enough. None elsewhere.
     """
 
     taxonomy: Taxonomy
     head: Head
     calibration: Calibration | None
     provenance: Provenance
+    floor: float | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -73,7 +77,15 @@ class TrainedModel:
 
     def scores(self, document: ClassifierInput) -> NDArray[np.float64]:
         """The score of each category (C,). The difference of the best two is the margin."""
-        return self.head.scores(row(document), self.prior(document))
+        return self.scores_of(row(document), self.prior(document))
+
+    def scores_of(self, row: Row, prior: NDArray[np.floating] | None) -> NDArray[np.float64]:
+        """The same from a document's row and prior."""
+        scores = self.head.scores(row, prior)
+        at = other_place(self.categories)
+        if at is not None and self.floor is not None:
+            scores[at] = max(scores[at], self.floor)
+        return scores
 
     def prior(self, document: ClassifierInput) -> NDArray[np.float64] | None:
         """The zero-shot shares (C,) on which the head builds; None where it builds on none."""
@@ -124,6 +136,7 @@ class TrainedModel:
             "taxonomy": self.taxonomy.to_dict(),
             "taxonomy_fingerprint": self.taxonomy.fingerprint,
             "trust": self.head.trust,
+            "floor": self.floor,
             "provenance": asdict(self.provenance),
         }
         return save(tensors, metadata={"doc_classify": json.dumps(header, sort_keys=True)})
@@ -176,6 +189,11 @@ class TrainedModel:
             ConfigurationError: it cannot be read or used.
         """
         return cls.from_bytes(read_file(path, _MAX_BYTES), f"the model {path}")
+
+
+def other_place(names: tuple[str, ...]) -> int | None:
+    """Where the category ``other`` stands among the names; None where it is not there."""
+    return next((at for at, name in enumerate(names) if is_other(name)), None)
 
 
 def zero_shot_shares(
@@ -265,6 +283,11 @@ def _model(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> TrainedM
     trust = float(header["trust"])
     if not (math.isfinite(trust) and 0 <= trust <= 1):
         raise ValueError("its 'trust' is not between 0 and 1")
+    floor = header["floor"]
+    if floor is not None:
+        floor = float(floor)
+        if not math.isfinite(floor) or other_place(taxonomy.names) is None:
+            raise ValueError("its 'floor' is none")
     origin = header["provenance"]
     counts = tuple(int(count) for count in origin["counts"])
     if len(counts) != number or min(counts) < 0:
@@ -277,6 +300,7 @@ def _model(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> TrainedM
         Head(buckets, idf, weights, bias, trust),
         calibration,
         Provenance(created, counts, digest, prior),
+        floor,
     )
 
 

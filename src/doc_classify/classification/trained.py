@@ -18,8 +18,7 @@ from doc_classify.classification.explaining import (
 )
 from doc_classify.classification.features import features, row_of
 from doc_classify.classification.legibility import legibility_checks
-from doc_classify.classification.model_file import TrainedModel
-from doc_classify.classification.profiles import is_other
+from doc_classify.classification.model_file import TrainedModel, other_place
 from doc_classify.classification.words import Words, read
 from doc_classify.records import Classification, freeze_scores
 
@@ -50,7 +49,7 @@ class TrainedClassifier:
     def __init__(self, model: TrainedModel) -> None:
         self.model = model
         self._names = model.categories
-        self._other = next((at for at, name in enumerate(self._names) if is_other(name)), None)
+        self._other = other_place(self._names)
         _ = model.zero_shot  # made now, so that a model that cannot be used says so at once
 
     @property
@@ -90,7 +89,7 @@ class TrainedClassifier:
     ) -> tuple[Classification, tuple[Check, ...]]:
         seen = read(document)
         row = row_of(seen)
-        scores = self.model.head.scores(row, self.model.prior(document))
+        scores = self.model.scores_of(row, self.model.prior(document))
         known = Check(
             "share of words known from training",
             round(self.model.head.known(row), 3),
