@@ -66,6 +66,8 @@ def test_a_correction_shows_in_all_listings_and_outlives_a_forced_run(here: Path
         }
         more = ["--use-database", "--force", "--no-progress"]
         run(here, "classify-parallel", "documents", *more, code=1)
+    shown = run(here, "results", "--category", "compliance").stdout
+    assert b"compliance (corrected; the classifier said invoices (confidence 0.9" in shown
     listed = run(here, "correct", "--list").stdout
     assert b"\x1b" not in listed
     assert b"compliance (the classifier said invoices)" in listed

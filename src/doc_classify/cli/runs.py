@@ -185,7 +185,10 @@ def _line(row: ResultRow) -> str:
         number = row.confidence if row.confidence is not None else row.score
         kind = "confidence" if row.confidence is not None else "score"
         sure = "" if number is None else f" ({kind} {number:.2f})"
-        what = f"{row.category or row.status.value}{sure}"
+        if row.corrected:
+            what = f"{row.category} (corrected; the classifier said {row.predicted_category}{sure})"
+        else:
+            what = f"{row.category or row.status.value}{sure}"
         if row.needs_review:
             what += ", for review"
         if row.duplicate_of:
