@@ -198,7 +198,10 @@ def _sample(
             priors.append(one[1])
         else:
             rows[place], priors[place] = one
-    return seen, rows, np.array(priors).reshape(len(rows), len(names))
+    # In an order of their own, so that theirs makes no difference.
+    order = sorted(range(len(rows)), key=lambda at: _bytes(rows[at]))
+    scores = np.array(priors).reshape(len(rows), len(names))
+    return seen, [rows[at] for at in order], scores[order]
 
 
 def _margins(scores: Floats) -> Floats:
@@ -269,6 +272,9 @@ def _check(report: SelfTraining, taxonomy: Taxonomy) -> None:
 def _digest(rows: Sequence[Row], priors: Floats) -> str:
     digest = hashlib.sha256(priors.tobytes())
     for one in rows:
-        digest.update(one.indices.tobytes())
-        digest.update(one.values.tobytes())
+        digest.update(_bytes(one))
     return digest.hexdigest()[:32]
+
+
+def _bytes(one: Row) -> bytes:
+    return one.indices.tobytes() + one.values.tobytes()

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 @click.option("--from-run", metavar="RUN", help="Learn from the answers of an LLM in that run.")
 @click.option("--from-corrections", is_flag=True, help="Learn from what people have corrected.")
 @click.option(
+    "--self-train",
+    is_flag=True,
+    help="Learn from texts alone: LABELLED, or the documents of --from-run, need no labels.",
+)
+@click.option(
     "--update",
     type=click.Path(path_type=Path, dir_okay=False),
     help="Model to learn on with: what it was trained on counts as before.",
@@ -71,6 +76,7 @@ def train(
     labelled: Path | None,
     from_run: str | None,
     from_corrections: bool,
+    self_train: bool,
     update: Path | None,
     output: Path | None,
     cautious: bool | None,
@@ -85,6 +91,9 @@ def train(
     LABELLED is a folder with one folder for each category, in which further folders are sources
     that are left out together when the model is judged; or a .csv file with the columns path,
     category and (optional) group.
+
+    With --self-train, the surest answers of the classifier that needs no training are the labels.
+    That helps most where the categories are topics. Where it cannot help, no model is written.
     """
     from doc_classify.classification.training_file import rows_path, save_rows
     from doc_classify.training.judging import judge
@@ -98,6 +107,16 @@ def train(
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"there is no folder {shown_path(path.absolute().parent)}")
     settings = settings_from(**fields)
+    if self_train:
+        if from_corrections or update or cautious is not None or not zero_shot:
+            raise ConfigurationError(
+                "--self-train learns from texts and the zero-shot classifier alone: it goes with "
+                "LABELLED or --from-run, and not with --from-corrections, --update, --cautious or "
+                "--no-zero-shot"
+            )
+        from doc_classify.cli.self_training import train_unlabelled
+
+        return train_unlabelled(labelled, from_run, path, settings, as_json=as_json)
     gathered = Gathered()
     source = _Source(labelled, from_run, from_corrections, settings, gathered, quiet=as_json)
     training, before = _training(update, zero_shot, cautious, source)

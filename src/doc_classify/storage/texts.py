@@ -79,6 +79,7 @@ def _classified(connection: Connection, info: RunInfo, last: int) -> Sequence[An
         )
         .order_by(run_files.c.file_id)
         .limit(1)
+        .correlate(results)  # two levels up, where SQLAlchemy does not look by itself
     )
     query = (
         select(

@@ -1,22 +1,25 @@
-"""Where labelled documents come from: files, a run's answers, people's corrections."""
+"""Where documents to learn from come from: files, a run's answers, people's corrections."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from doc_classify.blocking import run_blocking
 from doc_classify.classification import ClassifierInput
 from doc_classify.classification.embedded import EmbeddedClassifier
 from doc_classify.classification.learning import Labelled
+from doc_classify.discovery import walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.run import Run
+from doc_classify.pipeline.stages import Entry
 from doc_classify.records import Extraction, FileStatus, RunStats, document_name
 from doc_classify.settings import Settings
-from doc_classify.storage.base import RunInfo
+from doc_classify.storage.base import ResultRow, RunInfo
 from doc_classify.storage.corrections import CorrectionLedger
 from doc_classify.storage.store import SqlStore
 from doc_classify.storage.texts import classified_documents
@@ -80,6 +83,57 @@ def of_files(
         gathered: is filled in.
         progress: entered while the files are read, and told the stats of that.
     """
+    info = _read(labelled.entries(), str(labelled.path), settings, store, taxonomy, progress)
+    labels = _labels(labelled, store, info, gathered)
+    for document in classified_documents(store, info):
+        label = labels.get(bytes.fromhex(document.sha256))
+        if label and document.extraction:
+            yield _labelled(
+                document.extraction, document.uri, document.sha256, label.category, label.group
+            )
+
+
+def unlabelled_files(
+    folder: Path,
+    settings: Settings,
+    store: SqlStore,
+    taxonomy: Taxonomy,
+    gathered: Gathered,
+    progress: Progress,
+) -> Iterator[ClassifierInput]:
+    """The same for all files of a folder, whatever their labels may be; nothing is known of them.
+
+    Args:
+        folder: looked through with what is in it.
+        settings: how to read the files.
+        store: one of its own, for the time of the training.
+        taxonomy: the categories.
+        gathered: is filled in.
+        progress: entered while the files are read, and told the stats of that.
+    """
+    info = _read(walk(folder), str(folder), settings, store, taxonomy, progress)
+    for row in store.results(info.run_id):
+        _unread(row, gathered)
+    yield from texts_of_run(store, info, gathered)
+
+
+def texts_of_run(store: SqlStore, info: RunInfo, gathered: Gathered) -> Iterator[ClassifierInput]:
+    """The texts of the documents that a run has classified, and nothing of what it said."""
+    for document in classified_documents(store, info):
+        if document.extraction is None:
+            _missing(document.uri, gathered)
+        else:
+            yield ClassifierInput.of(document.extraction, document_name(document.uri))
+
+
+def _read(
+    entries: Iterator[Entry],
+    root: str,
+    settings: Settings,
+    store: SqlStore,
+    taxonomy: Taxonomy,
+    progress: Progress,
+) -> RunInfo:
     # The workers have to classify; what they find is not used.
     plan = Plan.make(
         settings.choosing(EMBEDDED).changed(store_text=True),
@@ -88,17 +142,24 @@ def of_files(
     )
     run = Run(store, plan, on_progress=progress.update)
     with progress:
-        run_blocking(run.execute(labelled.entries(), str(labelled.path), DOOR))
+        run_blocking(run.execute(entries, root, DOOR))
     info = store.run(run.stats.run_id)
     if info is None:
         raise ConfigurationError("the files were not read")
-    labels = _labels(labelled, store, info, gathered)
-    for document in classified_documents(store, info):
-        label = labels.get(bytes.fromhex(document.sha256))
-        if label and document.extraction:
-            yield _labelled(
-                document.extraction, document.uri, document.sha256, label.category, label.group
-            )
+    return info
+
+
+def _unread(row: ResultRow, gathered: Gathered) -> bool:
+    """Count a file if it was not read, and say whether that is so."""
+    if row.status == FileStatus.UNSUPPORTED:
+        gathered.unsupported += 1
+        gathered.say(row.uri, row.failure.message if row.failure else "not taken")
+        return True
+    if row.failure or row.sha256 is None:
+        gathered.failed += 1
+        gathered.say(row.uri, row.failure.message if row.failure else "could not be read")
+        return True
+    return False
 
 
 def _labels(
@@ -109,13 +170,9 @@ def _labels(
     contradictory: set[bytes] = set()
     for row in store.results(info.run_id):
         label = labelled.label(row.uri)
-        if row.status == FileStatus.UNSUPPORTED:
-            gathered.unsupported += 1
-            gathered.say(row.uri, row.failure.message if row.failure else "not taken")
-        elif row.failure or row.sha256 is None:
-            gathered.failed += 1
-            gathered.say(row.uri, row.failure.message if row.failure else "could not be read")
-        elif label is None:
+        if _unread(row, gathered) or row.sha256 is None:
+            continue
+        if label is None:
             gathered.unlabelled += 1
         else:
             key = bytes.fromhex(row.sha256)
