@@ -33,7 +33,7 @@ def calibrated(margins: Floats, right: Floats, weights: Floats | None = None) ->
     Bins of about the root of the number of documents, each shrunk towards the mean with the weight
     of two documents, keep a few right answers in a row from becoming certainty (the noise of plain
     isotonic regression: Niculescu-Mizil and Caruana, "Predicting Good Probabilities with Supervised
-    Learning", 2005).
+    Learning", 2005). The mean is Laplace's, so that nothing is ever certain.
 
     Args:
         margins: (n,), of documents that were not trained on.
@@ -48,7 +48,7 @@ def calibrated(margins: Floats, right: Floats, weights: Floats | None = None) ->
     weights = np.ones(number) if weights is None else weights
     order = np.argsort(margins, kind="stable")
     points = min(_MOST_POINTS, int(np.sqrt(number)))
-    mean = float(np.average(right, weights=weights))
+    mean = (float(weights @ right) + 1.0) / (float(weights.sum()) + 2.0)
     places, levels, masses = [], [], []
     for part in np.array_split(order, points):
         mass = float(weights[part].sum())

@@ -37,6 +37,7 @@ MOST_DOCUMENTS = 100_000
 _UNLIKELY = 0.05
 """Where no documents of ``other`` are known: the share of those known that are less likely to be
 what they are than a document of ``other`` should be at most."""
+_HIGHEST_FLOOR = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ class TrainingSet:
         floor = None
         at = other_place(self.taxonomy.names)
         if at is not None and not counts[at] and fitted.head.trust < 1:
-            floor = float(np.quantile(scores.max(1), _UNLIKELY))
+            floor = min(float(np.quantile(scores.max(1), _UNLIKELY)), _HIGHEST_FLOOR)
             scores[:, at] = np.maximum(scores[:, at], floor)
         right = targets[rows, scores.argmax(1)]
         model = TrainedModel(

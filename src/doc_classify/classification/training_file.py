@@ -55,7 +55,7 @@ def save_rows(training: TrainingSet, model: TrainedModel, path: Path) -> None:
         "targets": np.array([one.target for one in examples], np.float32),
         "priors": np.array([one.prior for one in examples], np.float32),
         "weights": np.array([one.weight for one in examples], np.float64),
-        "groups": np.array([places[one.group] for one in examples], np.uint32),
+        "group": np.array([places[one.group] for one in examples], np.uint32),
     }
     header = {
         "format": _FORMAT,
@@ -131,7 +131,7 @@ def _fill(training: TrainingSet, header: dict[str, Any], tensors: dict[str, NDAr
     targets = _tensor(tensors, "targets", np.float32, (number, categories))
     priors = _tensor(tensors, "priors", np.float32, (number, categories))
     weights = _tensor(tensors, "weights", np.float64, (number,))
-    group = _tensor(tensors, "groups", np.uint32, (number,))
+    group = _tensor(tensors, "group", np.uint32, (number,))
     if (indices >= BUCKETS).any() or (values <= 0).any() or (weights <= 0).any():
         raise ValueError("its rows are not what documents give")
     if (targets < 0).any() or not np.allclose(targets.sum(axis=1), 1, atol=1e-3):

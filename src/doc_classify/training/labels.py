@@ -29,7 +29,8 @@ class LabelledFiles:
 
     Either a folder that has one folder for each category, in which further folders are groups of
     documents (sources); or a ``.csv`` file with the columns ``path``, ``category`` and, if there
-    are groups, ``group``, whose paths start at the folder that it is in.
+    are groups, ``group``, whose paths start at the folder that it is in. Lines without a category
+    are left out.
 
     Args:
         path: the folder or the table.
@@ -54,8 +55,8 @@ class LabelledFiles:
             raise ConfigurationError(f"{path} is no folder, and no .csv file with labels")
         if len(names) < 2:
             raise ConfigurationError(
-                f"{path} has to have a folder for each of two categories or more, got "
-                f"{sorted(names)}"
+                f"{path} has to have two categories or more (folders, or values in the column "
+                f"category), got {sorted(names)}"
             )
         self.categories = tuple(sorted(names))
 
@@ -93,10 +94,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Label]]:
                 )
             for row in table:
                 given, category = (row["path"] or "").strip(), (row["category"] or "").strip()
-                if not given or not category:
-                    raise ConfigurationError(
-                        f"{path}, line {table.line_num}: a path and a category are needed"
-                    )
+                if not given:
+                    raise ConfigurationError(f"{path}, line {table.line_num}: there is no path")
+                if not category:
+                    continue
                 label = Label(category, (row.get("group") or "").strip())
                 yield path_to_uri(_place(path.parent / given)), label
     except (OSError, UnicodeDecodeError, csv.Error) as error:
