@@ -54,7 +54,7 @@ def main() -> None:
     if arguments.fit:
         report["calibration"] = fitted(base)
     print(
-        f"{'trial':<54}{'labels':>7}  accuracy (95% interval){'':4}  F1    ECE   against zero-shot"
+        f"{'trial':<42}{'labels':>7}  accuracy (95% interval){'':4}  F1    ECE   against zero-shot"
     )
     _row(report, "zero-shot", 0, base, base, {})
     if "self-trained" in trials:
@@ -122,7 +122,7 @@ def _row(
     low, high = entry["accuracy_95"]
     ece = "  -  " if entry["ece"] is None else f"{entry['ece']:.3f}"
     print(
-        f"{name:<54}{labels or '':>7}  {entry['accuracy']:.3f} ({low:.3f}-{high:.3f})"
+        f"{name:<42}{labels or '':>7}  {entry['accuracy']:.3f} ({low:.3f}-{high:.3f})"
         f"{'':8}  {entry['macro_f1']:.3f} {ece}"
         + (
             f" {entry['gain']:+.3f} ({entry['gain_95'][0]:+.3f} to {entry['gain_95'][1]:+.3f})"

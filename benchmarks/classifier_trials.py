@@ -83,21 +83,22 @@ def trained(
 ) -> Iterator[tuple[str, int, list[Answer], dict[str, float]]]:
     """Trained on so many labels in all, drawn at random, with and without the zero-shot scores.
 
-    Once more the training is told the sources, as it is by a folder for each: it then judges
-    itself by documents of other sources.
+    Cautious, it expects documents of other sources than those of the labels; once more it is told
+    these sources, as it is by a folder for each.
 
     Each trial is a cross-validation over five folds of documents and, where there are sources,
     over five of whole sources.
     """
     sources = [one.source for one in documents]
-    for what, zero_shot_too, named in (
-        ("words alone", False, False),
-        ("words and zero-shot", True, False),
-        ("words and zero-shot, sources told", True, True),
+    for what, zero_shot_too, cautious, named in (
+        ("words alone", False, False, False),
+        ("words and zero-shot", True, False, False),
+        ("cautious", True, True, False),
+        ("cautious, sources told", True, True, True),
     ):
         if named and len(set(sources)) < 2:
             continue
-        everything = TrainingSet(taxonomy, zero_shot=zero_shot_too)
+        everything = TrainingSet(taxonomy, zero_shot=zero_shot_too, cautious=cautious)
         for at, one in enumerate(documents):
             group = one.source if named else ""
             everything.add(Labelled(one.document, one.label, group=group, key=str(at)))
@@ -116,7 +117,7 @@ def trained(
                     for pool, out in folds:
                         random = np.random.default_rng([repeat, number])
                         drawn = random.permutation(pool)[:number]
-                        part = TrainingSet(taxonomy, zero_shot=zero_shot_too)
+                        part = TrainingSet(taxonomy, zero_shot=zero_shot_too, cautious=cautious)
                         part.examples = {
                             str(at): everything.examples[str(at)]
                             for at in drawn
