@@ -163,3 +163,93 @@ def test_many_categories_and_odd_names_do_no_harm():
     found = classifier.classify(ClassifierInput(LETTER), include_reasoning=True)
     assert found.category in taxonomy.names
     assert len(found.scores) == 903
+
+
+def described(**categories):
+    return Taxonomy(tuple(Category(*pair) for pair in categories.items()))
+
+
+@pytest.mark.parametrize(
+    ("taxonomy", "texts"),
+    [
+        (
+            described(
+                Wohnen="Mietverträge, Nebenkosten, Schreiben der Hausverwaltung",
+                Gesundheit="Arztbriefe, Befunde, Krankenkasse, Medikamente",
+                other="",
+            ),
+            {
+                "Wohnen": "Anbei die Nebenkostenabrechnung, wie es der Mietvertrag vorsieht. ",
+                "Gesundheit": "Der Befund liegt vor; die Krankenkasse zahlt das Medikament. ",
+                "other": "Das Konzert des Chors findet am Sonntag statt, alle sind willkommen. ",
+            },
+        ),
+        (
+            described(
+                impôts="Déclarations de revenus, avis d'imposition, taxe foncière",
+                école="Bulletins scolaires, inscriptions, cantine",
+            ),
+            {
+                "impôts": "Votre avis d'imposition; la taxe foncière est à payer en octobre. ",
+                "école": "L'élève est inscrit à la cantine; le bulletin scolaire suivra. ",
+            },
+        ),
+        (
+            described(
+                vivienda="Contratos de alquiler, recibos de la comunidad, hipotecas",
+                empleo="Nóminas, contratos de trabajo, vida laboral",
+            ),
+            {
+                "vivienda": "El recibo del alquiler se cobrará en marzo; la hipoteca sigue igual. ",
+                "empleo": "Se adjunta la nómina del mes con el desglose del salario laboral. ",
+            },
+        ),
+        (
+            described(合同="租赁合同、买卖协议", 发票="发票、收据、付款", other=""),
+            {
+                "合同": "本租赁合同由甲乙双方签订，甲方将房屋出租给乙方，租期两年。",
+                "发票": "增值税发票，付款金额为三千元，收据编号如下。",
+                "other": "今天天气很好，我们去公园散步，孩子们很高兴。",
+            },
+        ),
+        (
+            described(عقود="اتفاقيات الإيجار والبيع", فواتير="المبالغ المستحقة والدفع"),
+            {
+                "عقود": "هذا عقد إيجار بين الطرفين وفق اتفاقيات الإيجار. ",
+                "فواتير": "المبالغ المستحقة للدفع في هذه الورقة ألف ريال. ",
+            },
+        ),
+        (
+            described(tenders="Invitations to bid, calls for tender, procurement", other=""),
+            {
+                "tenders": "Call for tender: the city invites bids; procurement ends in May. ",
+                "other": "The cat sat on the mat and looked at the birds all day long. ",
+            },
+        ),
+    ],
+    ids=["German", "French", "Spanish", "Chinese", "Arabic", "one category and other"],
+)
+def test_categories_described_in_the_language_of_the_documents(taxonomy, texts):
+    for category, text in texts.items():
+        assert answer(taxonomy, text * 3).category == category
+
+
+@pytest.mark.parametrize("text", ["", " \n\f\x00", "x", "1 2 3", "。。。", "\ud800"])
+def test_what_says_nothing_is_for_review_in_any_taxonomy(text, topics):
+    for taxonomy in (topics, names("invoices", "other"), names("Verträge", "Briefe")):
+        found = answer(taxonomy, text)
+        assert found.needs_review
+        assert found.confidence is None
+        assert found.category == ("other" if "other" in taxonomy.names else taxonomy.names[0])
+
+
+def test_two_hundred_categories():
+    taxonomy = Taxonomy(
+        (
+            *(Category(f"topic {number}", f"alpha{number} beta{number}") for number in range(200)),
+            Category("other"),
+        )
+    )
+    text = "Words that stand in no description at all, and then some more of them. "
+    assert answer(taxonomy, text + "alpha77 beta77").category == "topic 77"
+    assert answer(taxonomy, text).category == "other"
