@@ -114,5 +114,5 @@ def _lines(report: SelfTraining, names: tuple[str, ...]) -> list[str]:
         f"{report.agreement:.0%} keep their category; how well words bear the surest ones out: "
         f"{report.borne_out:.2f} (1 is fully, 0 by chance)",
         "Whether the others are better now only labels can tell: look at some before you rely on "
-        "it.",
+        "it. What the model answers has a score and no confidence.",
     ]
