@@ -14,7 +14,18 @@ import hashlib
 import json
 from collections.abc import Iterable
 
-from sqlalchemy import Connection, Subquery, and_, case, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Subquery,
+    and_,
+    exists,
+    func,
+    not_,
+    or_,
+    select,
+)
 
 from doc_classify.storage.schema import corrections
 from doc_classify.taxonomy import OTHER
@@ -44,21 +55,27 @@ def holding(connection: Connection, names: Iterable[str]) -> Subquery:
             wider.append(key)
         elif stored < wanted:
             narrower.append(key)
-    column = corrections.c
-    ranked = select(
-        *column,
-        func.row_number()
-        .over(
-            partition_by=column.document_id,
-            order_by=(case((column.names_key == own, 0), else_=1), column.at.desc()),
+
+    def holds(one: FromClause) -> ColumnElement[bool]:
+        return or_(
+            one.c.names_key == own,
+            and_(one.c.names_key.in_(wider), one.c.category.in_(sorted(wanted))),
+            and_(one.c.names_key.in_(narrower), func.lower(one.c.category) != OTHER),
         )
-        .label("rank"),
-    ).where(
+
+    # No window function: with this, a database need only look at the documents that it is at.
+    mine, other = corrections.alias("mine"), corrections.alias("other")
+    better = exists().where(
+        other.c.document_id == mine.c.document_id,
+        holds(other),
         or_(
-            column.names_key == own,
-            and_(column.names_key.in_(wider), column.category.in_(sorted(wanted))),
-            and_(column.names_key.in_(narrower), func.lower(column.category) != OTHER),
-        )
+            other.c.names_key == own,
+            other.c.at > mine.c.at,
+            and_(other.c.at == mine.c.at, other.c.names_key > mine.c.names_key),
+        ),
     )
-    found = ranked.subquery()
-    return select(found).where(found.c.rank == 1).subquery("holding")
+    return (
+        select(mine)
+        .where(holds(mine), or_(mine.c.names_key == own, not_(better)))
+        .subquery("holding")
+    )

@@ -217,10 +217,11 @@ class CorrectionLedger:
             extraction_key: the text read under these settings is taken where there is one, else
                 any other.
         """
+        with reading(self._store.engine) as connection:
+            held = holding(connection, taxonomy.names)
         last = 0
         while True:
             with reading(self._store.engine) as connection:
-                held = holding(connection, taxonomy.names)
                 query = (
                     select(
                         held.c.document_id,

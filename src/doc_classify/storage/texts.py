@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, Subquery, and_, select
 
 from doc_classify.records import Extraction
 from doc_classify.storage.base import RunInfo
@@ -49,10 +49,12 @@ def classified_documents(store: SqlStore, info: RunInfo) -> Iterator[StoredDocum
     Raises:
         StorageError: the database cannot give them.
     """
+    with reading(store.engine) as connection:
+        held = holding(connection, info.spec.categories)
     last = 0
     while True:
         with reading(store.engine) as connection:
-            rows = _classified(connection, info, last)
+            rows = _classified(connection, info, held, last)
             ids = [row.document_id for row in rows]
             read = stored_texts(connection, ids, info.spec.extraction_key)
         for row in rows:
@@ -69,8 +71,7 @@ def classified_documents(store: SqlStore, info: RunInfo) -> Iterator[StoredDocum
             return
 
 
-def _classified(connection: Connection, info: RunInfo, last: int) -> Sequence[Any]:
-    held = holding(connection, info.spec.categories)
+def _classified(connection: Connection, info: RunInfo, held: Subquery, last: int) -> Sequence[Any]:
     met = (
         select(run_files.c.file_id)
         .where(
