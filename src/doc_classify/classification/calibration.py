@@ -13,6 +13,7 @@ MIN_DOCUMENTS = 30
 """Fewer held-out documents say nothing about a probability."""
 _PRIOR = 2.0
 _MOST_POINTS = 64
+_EVEN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +57,6 @@ def calibrated(margins: Floats, right: Floats, weights: Floats | None = None) ->
         levels.append((float(weights[part] @ right[part]) + _PRIOR * mean) / (mass + _PRIOR))
         masses.append(mass)
     rising = isotonic_regression(levels, weights=masses).x
-    return Calibration(tuple(places), tuple(float(level) for level in np.clip(rising, 0.0, 1.0)))
+    levels = [float(level) for level in np.clip(rising, 0.0, 1.0)]
+    # Below all margins that were met, the best is ever less likely: of an even two it is one.
+    return Calibration((0.0, *places), (min(_EVEN, levels[0]), *levels))
