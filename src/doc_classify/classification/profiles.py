@@ -76,6 +76,20 @@ def profiles(taxonomy: Taxonomy, lexicon: Lexicon) -> list[Profile]:
     return result
 
 
+def mostly_kinds(taxonomy: Taxonomy, lexicon: Lexicon) -> bool:
+    """Whether at least half of the categories, ``other`` aside, are kinds of documents.
+
+    A kind brings many cues of its own, so that much is known of it beforehand; a topic is known by
+    the few words that the user gave.
+    """
+    known = [
+        profile
+        for category, profile in zip(taxonomy.categories, profiles(taxonomy, lexicon), strict=True)
+        if not is_other(category.name)
+    ]
+    return sum(profile.topical for profile in known) * 2 <= len(known)
+
+
 def is_other(name: str) -> bool:
     """Whether a category is what is left, however its name is capitalised."""
     return name.casefold() == OTHER

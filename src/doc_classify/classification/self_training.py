@@ -33,7 +33,7 @@ from doc_classify.classification.embedded import EmbeddedClassifier
 from doc_classify.classification.features import Row, row, stack
 from doc_classify.classification.head import gram, pruned, tf_idf
 from doc_classify.classification.model_file import Provenance, TrainedModel, zero_shot_shares
-from doc_classify.classification.profiles import is_other, profiles
+from doc_classify.classification.profiles import is_other, mostly_kinds
 from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
@@ -160,16 +160,9 @@ def self_train(
 
 def _plan(taxonomy: Taxonomy) -> tuple[float, tuple[float, ...]]:
     """How far to trust the zero-shot scores, and the share to learn from in each round."""
-    known = [
-        profile
-        for category, profile in zip(
-            taxonomy.categories, profiles(taxonomy, lexicon.load()), strict=True
-        )
-        if not is_other(category.name)
-    ]
-    if sum(profile.topical for profile in known) * 2 <= len(known):
+    if mostly_kinds(taxonomy, lexicon.load()):
         return _KINDS, _ROUNDS_OF_KINDS
-    with_other = len(known) < len(taxonomy.categories)
+    with_other = any(map(is_other, taxonomy.names))
     return (_TOPICS_AND_OTHER if with_other else _TOPICS), _ROUNDS_OF_TOPICS
 
 

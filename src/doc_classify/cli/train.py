@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 @click.option(
     "--cautious/--no-cautious",
     default=None,
-    help="Documents of other sources are to be classified [default: for LABELLED only].",
+    help="Documents of other sources are to be classified [default: for LABELLED, where the "
+    "categories are kinds of documents and not topics].",
 )
 @click.option(
     "--zero-shot/--no-zero-shot",
@@ -175,7 +176,9 @@ class _Source:
 
     def training(self, *, zero_shot: bool, cautious: bool | None) -> TrainingSet:
         """An empty set for the taxonomy that the settings or the source name."""
+        from doc_classify.classification import lexicon
         from doc_classify.classification.learning import TrainingSet
+        from doc_classify.classification.profiles import mostly_kinds
         from doc_classify.cli.runs import run_of
         from doc_classify.taxonomy import Taxonomy
 
@@ -189,7 +192,8 @@ class _Source:
         else:
             taxonomy = self._settings.make_taxonomy()
         if cautious is None:
-            cautious = self.files is not None
+            # Topics are known by few words beforehand: to trust these more would cost much.
+            cautious = self.files is not None and mostly_kinds(taxonomy, lexicon.load())
         return TrainingSet(taxonomy, zero_shot=zero_shot, cautious=cautious)
 
     def fill(self, training: TrainingSet) -> int:
