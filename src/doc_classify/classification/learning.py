@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.calibration import calibrated
 from doc_classify.classification.embedded import EmbeddedClassifier
-from doc_classify.classification.features import Row, row
+from doc_classify.classification.features import Row, row_of
 from doc_classify.classification.head import HeldOut, fit
 from doc_classify.classification.model_file import (
     Provenance,
@@ -26,6 +26,7 @@ from doc_classify.classification.model_file import (
     other_place,
     zero_shot_shares,
 )
+from doc_classify.classification.words import read
 from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
@@ -124,9 +125,10 @@ class TrainingSet:
         target = self._target(labelled.label)
         if not (np.isfinite(labelled.weight) and labelled.weight > 0):
             raise ConfigurationError(f"a weight is a positive number, got {labelled.weight}")
-        seen = row(labelled.document)
-        if not len(seen.indices):
+        words = read(labelled.document)
+        if not words.body:
             return False
+        seen = row_of(words)
         prior = np.zeros(len(target), np.float32)
         if self.zero_shot:
             shares = zero_shot_shares(self.zero_shot, labelled.document, self.taxonomy.names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,12 @@ class TrainedModel:
     def digest(self) -> str:
         """Hex digest of the model's bytes."""
         return model_digest(self.to_bytes())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same without the date: trained once more on the same, it gives the same answers."""
+        undated = replace(self, provenance=replace(self.provenance, created=""))
+        return model_digest(undated.to_bytes())
 
     def to_bytes(self) -> bytes:
         """The file's content: the same bytes for the same model."""

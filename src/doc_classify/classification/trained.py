@@ -55,7 +55,7 @@ class TrainedClassifier:
     @property
     def fingerprint(self) -> str:
         """Digest of the version and of the model."""
-        return hashlib.sha256(f"{_VERSION} {self.model.digest}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{_VERSION} {self.model.fingerprint}".encode()).hexdigest()[:16]
 
     def classify(
         self, document: ClassifierInput, *, include_reasoning: bool = False

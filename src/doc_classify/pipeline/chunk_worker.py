@@ -272,6 +272,9 @@ class ChunkWorker:
                 if waited:
                     self._notice(None)
                 break
+            except ConfigurationError as error:
+                # Such as a model file that is not here, or not that of the run.
+                raise CannotWorkError(f"worker {socket.gethostname()}: {error}") from error
             except ServerError as error:
                 if waited >= settings.llm_give_up:
                     raise ServerSetupError(f"{error} (for {waited:.0f} s)") from error
