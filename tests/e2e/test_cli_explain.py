@@ -121,3 +121,9 @@ def test_an_llm_tells_what_it_was_asked(tmp_path: Path) -> None:
     assert found["asked"]["usage"]["calls"] == 1
     assert "asked 1 time: " in said
     assert "fails margin to the runner-up: 0.1, at least 0.2 needed: the model wavers" in said
+
+
+def test_a_model_that_is_a_file_is_never_taken_for_the_name_of_one(tmp_path: Path) -> None:
+    (tmp_path / "bill.txt").write_text(BILL)
+    said = run(tmp_path, "explain", "bill.txt", "--model", "bill.txt", code=2).stderr
+    assert b"the model bill.txt is not a model of doc-classify" in said

@@ -142,6 +142,9 @@ def settings_from(
         ConfigurationError: a value cannot be used, or the classifier takes no model or address.
     """
     settings = load_settings(**options)
+    if model is not None and settings.classifier == "auto" and Path(model).is_file():
+        # Ollama's models are names; to let another classifier decide would be a surprise.
+        settings = settings.changed(classifier="embedded")
     for value, fields, what in (
         (model, MODEL_FIELDS, "model"),
         (address, ADDRESS_FIELDS, "server"),
