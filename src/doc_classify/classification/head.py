@@ -215,6 +215,11 @@ def _exact(
 ) -> _Exact:
     """Ridge in the dual, with strength and trust of least leave-out error.
 
+    The prior is trusted fully as long as that error is not larger by more than its standard error
+    (the one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984):
+    with few documents, the least error is a matter of luck, and a prior that was right before
+    would be given up for nothing.
+
     With G = (K + strength)^-1 the errors of the documents g without themselves are
     (G_gg)^-1 (G y)_g. They are linear in the targets, so that a change of trust costs nothing.
     """
@@ -222,7 +227,8 @@ def _exact(
     values, vectors = np.linalg.eigh(kernel)
     values = np.maximum(values, 0.0)
     members = _members(group)
-    best, least = None, np.inf
+    best: _Candidate | None = None
+    trusting: _Candidate | None = None
     for strength in _STRENGTHS:
         inverse = (vectors / (values + strength)) @ vectors.T
         both = inverse @ (root[:, None] * np.hstack([targets, prior]))
@@ -230,18 +236,35 @@ def _exact(
         for at in members:
             errors[at] = np.linalg.solve(inverse[np.ix_(at, at)], both[at])
         of_targets, of_prior = np.hsplit(errors, 2)
+        dual = np.hsplit(both, 2)
         for trust in trusts:
             error = of_targets - trust * of_prior
             left_out = targets - error / root[:, None]
-            right = targets[np.arange(len(targets)), left_out.argmax(1)]
-            loss = float(accuracy * (root**2 @ (1.0 - right)) + _SQUARED * (error * error).sum())
-            if loss < least:
-                least = loss
-                dual = np.hsplit(both, 2)
-                best = _Exact(strength, trust, dual[0] - trust * dual[1], left_out)
+            wrong = 1.0 - targets[np.arange(len(targets)), left_out.argmax(1)]
+            losses = accuracy * root**2 * wrong + _SQUARED * (error * error).sum(axis=1)
+            loss = float(losses.sum())
+            if not np.isfinite(loss):
+                raise ValueError("the rows, targets or weights are not finite")
+            better = best is None or loss < best.loss
+            more_trusting = trust == 1.0 and (trusting is None or loss < trusting.loss)
+            if better or more_trusting:
+                exact = _Exact(strength, trust, dual[0] - trust * dual[1], left_out)
+                candidate = _Candidate(loss, losses, exact)
+                best = candidate if better else best
+                trusting = candidate if more_trusting else trusting
     if best is None:
-        raise ValueError("the rows, targets or weights are not finite")
-    return best
+        raise ValueError("there is nothing to choose from")
+    if trusting is not None:
+        further = trusting.losses - best.losses
+        if further.sum() <= np.sqrt(len(further)) * further.std():
+            return trusting.exact
+    return best.exact
+
+
+class _Candidate(NamedTuple):
+    loss: float
+    losses: Floats
+    exact: _Exact
 
 
 def _members(group: NDArray[np.intp]) -> list[NDArray[np.intp]]:
