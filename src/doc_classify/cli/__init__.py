@@ -50,7 +50,7 @@ _HELP = {
     "retry": "Do files of a run again.",
     "correct": "Say which category a document belongs to.",
     "explain": "Show what is read in a document, and what speaks for which category.",
-    "train": "Make a model file out of labelled documents, a run, or corrections.",
+    "train": "Make a model for the embedded classifier out of labelled documents.",
     "init": "Write doc-classify.toml and taxonomy.toml to start from, into this folder.",
     "config": "Show every setting, its value and where that comes from.",
     "check": "Say what works on this machine and what is missing.",

@@ -87,7 +87,9 @@ def train(
     verbose: bool,
     **fields: Any,
 ) -> int:
-    """Make a model for --classifier embedded --model MODEL out of labelled documents.
+    """Make a model for the embedded classifier out of labelled documents.
+
+    It is used with --classifier embedded --model MODEL, in every command that classifies.
 
     LABELLED is a folder with one folder for each category, in which further folders are sources
     that are left out together when the model is judged; or a .csv file with the columns path,
