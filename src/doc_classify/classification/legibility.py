@@ -6,6 +6,7 @@ foreign document is still sorted by the evidence that was found in it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,9 +18,11 @@ FEWEST_WORDS = 15
 MOST_NOISE = 0.25
 """Share of words that are none, above which a text is called noise. Of real scans hardly one has
 so many; of texts in which every fifth letter was replaced at random most have."""
-_VOWELS = frozenset("aeiouy")
+_VOWEL = re.compile("[aeiouy]")
+_IDENTIFIER = 12
+"""Letters mixed with digits that are as long as this are identifiers and hashes, not noise."""
 _SCRIPT_SHARE = 0.5
-_LETTERS = 2_000
+_LETTERS = 1_000
 _LEAST_FUNCTION_WORDS, _CLEARLY = 0.06, 2.0
 _FEW_WORDS = 6
 
@@ -49,16 +52,15 @@ def noise(seen: Sequence[str]) -> float:
     Latin letters are judged; 0 where there are few of them.
     """
     judged = junk = 0
-    for word in seen:
+    for word, number in Counter(seen).items():
         if not word.isascii() or word.isdigit():
             continue
-        judged += 1
+        judged += number
         if not word.isalpha():
-            junk += len(word) < 12  # longer ones are identifiers and hashes
-        elif len(word) == 1:
-            junk += word not in "aio"
-        elif len(word) > 3 and not _VOWELS & set(word):
-            junk += 1
+            if len(word) < _IDENTIFIER:
+                junk += number
+        elif (len(word) == 1 and word not in "aio") or (len(word) > 3 and not _VOWEL.search(word)):
+            junk += number
     return junk / judged if judged >= _FEW_WORDS and 2 * judged >= len(seen) else 0.0
 
 
@@ -103,7 +105,9 @@ class Languages:
 
 
 def _scripts(text: str) -> Counter[str]:
-    """How many letters there are of each script, by the first word of their Unicode names."""
+    """Letters of each script, by the first word of their Unicode names; 1 where there is but one."""
+    if text.isascii():
+        return Counter({"LATIN": 1} if _LETTER.search(text) else {})
     counted: Counter[str] = Counter()
     for char, number in Counter(text).items():
         if char.isalpha():
@@ -112,6 +116,7 @@ def _scripts(text: str) -> Counter[str]:
     return counted
 
 
+_LETTER = re.compile("[A-Za-z]")
 _EAST_ASIAN = frozenset({"CJK", "HIRAGANA", "KATAKANA"})
 
 
