@@ -2,7 +2,9 @@ import pytest
 
 from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.embedded import EmbeddedClassifier
+from doc_classify.classification.learning import Labelled, train
 from doc_classify.classification.legibility import MOST_NOISE, Languages, noise
+from doc_classify.classification.trained import TrainedClassifier
 from doc_classify.classification.words import read
 from doc_classify.taxonomy import DEFAULT_TAXONOMY, Category, Taxonomy
 
@@ -91,3 +93,29 @@ def test_the_checks_say_what_needs_review_says():
         assert explanation.classification == plain
         assert plain.needs_review == (not all(one.passed for one in explanation.checks))
         assert plain.needs_review == ("For review" in plain.reasoning)
+
+
+def test_a_trained_model_explains_itself_by_words_of_the_document():
+    words = {"plants": "root leaf soil seed bloom", "motors": "piston valve torque gear clutch"}
+    texts = [
+        Labelled(ClassifierInput(f"Number {at} of {' and '.join(own.split())} " * 3), name)
+        for at in range(12)
+        for name, own in words.items()
+    ]
+    classifier = TrainedClassifier(train(texts, Taxonomy.from_names(["plants", "motors"])))
+    for text in (
+        "The soil and the leaf of a root, and the bloom. " * 4,
+        "",
+        RUSSIAN,
+        "zx9 q7w " * 20,
+    ):
+        explanation = classifier.explain(ClassifierInput(text))
+        plain = classifier.classify(ClassifierInput(text), include_reasoning=True)
+        assert explanation.classification == plain
+        assert plain.needs_review == (not all(one.passed for one in explanation.checks))
+    found = classifier.explain(texts[0].document)
+    assert {one.category for one in found.evidence} <= {"plants", "motors"}
+    assert {"leaf", "soil"} <= {one.what for one in found.evidence if one.category == "plants"}
+    assert "few of its words were seen in training" in {
+        one.reason for one in classifier.explain(ClassifierInput(RUSSIAN)).checks if not one.passed
+    }

@@ -105,7 +105,7 @@ class Languages:
 
 
 def _scripts(text: str) -> Counter[str]:
-    """Letters of each script, by the first word of their Unicode names; 1 where there is but one."""
+    """Letters of each script, by the first word of their names; 1 where there is but one script."""
     if text.isascii():
         return Counter({"LATIN": 1} if _LETTER.search(text) else {})
     counted: Counter[str] = Counter()
