@@ -4,7 +4,7 @@ The hashing trick (Weinberger et al., "Feature Hashing for Large Scale Multitask
 needs no vocabulary: a word's bucket follows from its bytes alone, the same in every process and on
 every machine. Words of the title and of the file's name have buckets of their own and count less.
 The value is the sublinear term frequency, 1 + log(count). Bigrams and character n-grams were
-measured too: they made no difference worth their time (``benchmarks/trained.py``).
+tried and left out, since they cost much more time than they were worth (``benchmarks/trained.py``).
 """
 
 from __future__ import annotations
