@@ -65,7 +65,8 @@ def correct(
     Listings and exports show the corrected category from then on, in later runs as well, as long
     as the category is among those of the run. 'train --from-corrections' learns from them.
 
-    With --from, rows of an export whose category was left as it was say nothing.
+    With --from, rows of an export whose category was left as it was say nothing, and the last of
+    several rows about a document counts.
     """
     _check_usage(document, category, table, undo=undo, listing=listing, note=note)
     with opened(database_url) as (store, _):
