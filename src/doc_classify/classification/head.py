@@ -39,6 +39,8 @@ _HELD_OUT = 5_000
 """Rows held out at most where there are no leave-one-out scores in closed form."""
 _STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0)
 _TRUSTS = (0.0, 0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
+_FEW_LABELS = 3
+"""Documents for each category, below which they cannot speak against the prior."""
 _SQUARED = 0.25
 """What the squared error counts beside the share of wrong answers when both are chosen: by itself
 it trusts the prior too much, whose shares are closer to 0 and 1 than they are right."""
@@ -147,7 +149,7 @@ def fit(
     cautious: bool = False,
     seed: int = 0,
 ) -> Fitted:
-    """Learn a head. Deterministic.
+    """Learn a head. Deterministic to the bit for one number of threads of the linear algebra.
 
     Up to :data:`EXACT_ROWS` documents take memory for a few matrices of their number squared;
     beyond that it is the rows that count: about 30 bytes for each different word of each.
@@ -218,7 +220,7 @@ def _exact(
     The prior is trusted fully as long as that error is not larger by more than its standard error
     (the one-standard-error rule of Breiman et al., "Classification and Regression Trees", 1984):
     with few documents, the least error is a matter of luck, and a prior that was right before
-    would be given up for nothing.
+    would be given up for nothing. With very few, even the standard error is.
 
     With G = (K + strength)^-1 the errors of the documents g without themselves are
     (G_gg)^-1 (G y)_g. They are linear in the targets, so that a change of trust costs nothing.
@@ -256,7 +258,8 @@ def _exact(
         raise ValueError("there is nothing to choose from")
     if trusting is not None:
         further = trusting.losses - best.losses
-        if further.sum() <= np.sqrt(len(further)) * further.std():
+        few = len(further) < _FEW_LABELS * targets.shape[1]
+        if few or further.sum() <= np.sqrt(len(further)) * further.std():
             return trusting.exact
     return best.exact
 
