@@ -102,6 +102,18 @@ def test_a_good_prior_is_trusted_and_a_bad_one_is_not():
     assert head.fit(more, targets, prior=np.roll(0.1 + 0.8 * targets, 1, axis=1)).head.trust == 0
 
 
+def test_few_documents_cannot_speak_against_the_prior():
+    rows, targets, truth = some(90, noise=0.2)
+    prior = np.full((90, 3), 0.1)
+    wrong = np.arange(90) % 10 == 0
+    prior[np.arange(90), np.where(wrong, (truth + 1) % 3, truth)] = 0.8
+    for few in (4, 8):  # whatever they say, and they are too few to say what is luck
+        fitted = head.fit(rows[:few], targets[:few], prior=prior[:few])
+        assert fitted.head.trust == 1.0
+    noise = np.random.default_rng(2).dirichlet(np.ones(3), 90)
+    assert head.fit(rows, np.eye(3)[truth], prior=noise).head.trust < 0.5
+
+
 def test_soft_targets_and_weights_count():
     rows, targets, _ = some(60)
     soft = 0.6 * targets + 0.2
