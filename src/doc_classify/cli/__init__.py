@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -29,6 +30,7 @@ _COMMANDS = {
     "init": "setup:init",
     "config": "setup:config",
     "check": "check:check",
+    "dataset": "dataset:dataset",
 }
 """Command -> module:function; the order is that of the help."""
 
@@ -48,6 +50,7 @@ _HELP = {
     "init": "Write doc-classify.toml and taxonomy.toml to start from, into this folder.",
     "config": "Show every setting, its value and where that comes from.",
     "check": "Say what works on this machine and what is missing.",
+    "dataset": "Create a folder of realistic, labelled documents, to try out and to measure.",
 }
 """One line per command, so that the help need not import the commands; tested to agree."""
 
@@ -107,15 +110,15 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Entry point of ``doc-classify``."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``doc-classify``; without ``arguments`` it takes those of the process."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that is not UTF-8 shows an escape instead of ending the run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     _end_as_ctrl_c_does_on_sigterm()
-    sys.exit(_run())
+    sys.exit(_run(arguments))
 
 
 def _open_closed_streams() -> None:
@@ -133,10 +136,10 @@ def _open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
-def _run() -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     """Run the command; returns the exit code."""
     try:
-        code: Any = cli.main(standalone_mode=False)
+        code: Any = cli.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
