@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select, text
 
-from doc_classify.storage.chunks import ChunkCounts, ChunkLedger, clock
+from doc_classify.storage.chunks import OPEN, ChunkCounts, ChunkLedger, clock
 from doc_classify.storage.engine import reading
-from doc_classify.storage.schema import attempts, chunks
+from doc_classify.storage.schema import attempts, chunks, runs
 from doc_classify.storage.store import SqlStore
 
 _SAMPLES = 20
@@ -55,6 +55,48 @@ class Connections:
     ours: int
     used: int
     allowed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is left of all runs that are meant to go on; what workers are scaled by.
+
+    Attributes:
+        runs: those runs.
+        waiting, held: their chunks that nobody works on, and that somebody does.
+        documents: files in those chunks; some of a held chunk may be done already.
+    """
+
+    runs: int = 0
+    waiting: int = 0
+    held: int = 0
+    documents: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Chunks of both kinds: the queue alone is empty while the last ones are worked on."""
+        return self.waiting + self.held
+
+
+def backlog(store: SqlStore) -> Backlog:
+    """What all workers together have left to do.
+
+    Raises:
+        StorageError: the database does not answer.
+    """
+    left = (
+        select(
+            func.count(func.distinct(chunks.c.run_id)).label("runs"),
+            func.count().filter(chunks.c.state == "pending").label("waiting"),
+            func.count().filter(chunks.c.state == "claimed").label("held"),
+            func.coalesce(func.sum(chunks.c.files), 0).label("documents"),
+        )
+        .select_from(chunks.join(runs, runs.c.id == chunks.c.run_id))
+        .where(runs.c.state.in_(OPEN), chunks.c.state != "done")
+    )
+    with reading(store.engine) as connection:
+        row = connection.execute(left).one()
+    return Backlog(row.runs, row.waiting, row.held, int(row.documents))
 
 
 def waiting(store: SqlStore, run_id: str) -> Waiting:
