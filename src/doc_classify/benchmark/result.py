@@ -127,11 +127,12 @@ class Memory:
 class Stage:
     """What one stage took for each document.
 
-    Stages are ``hash`` and ``store`` (wall clock of the batch, shared equally among its
-    documents, and CPU of the thread), ``extract`` and, where the workers classify, ``classify``
-    (CPU of the worker process; its wall clock is in :attr:`Repeat.seconds`). Where an LLM
-    classifies, ``classify`` is the wall clock from the first request about a document to its
-    answer, and costs no CPU that could be seen from here.
+    Stages are ``hash`` (wall clock), ``register`` and ``record`` (the two dealings with the
+    database: wall clock, and CPU of the thread that waits for it), all three of a batch and shared
+    equally among its documents; ``extract`` and, where the workers classify, ``classify`` (CPU of
+    the worker process; the wall clock of both together is in :attr:`Repeat.seconds`). Where an
+    LLM classifies, ``classify`` is the wall clock from the first request about a document to its
+    answer.
     """
 
     cpu: Distribution | None = None
@@ -178,6 +179,8 @@ class Llm:
     completion_tokens: Count
     seconds: Distribution
     in_flight: Figure
+    engine_cpu: Figure | None = None
+    """CPU seconds of an engine that this process started itself; None for any other server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +188,11 @@ class Repeat:
     """One measured pass over all documents.
 
     Attributes:
-        wall_seconds: from before the first file was looked at to after the last result was kept.
-        start_seconds: of these, until every worker process was ready.
+        wall_seconds: from before the first worker process was started to after the last was ended.
+        start_seconds: until all worker processes were ready, part of ``wall_seconds``; in
+            ``end_to_end``, where other work goes on meanwhile, measured beforehand.
         files: all that were worked on; ``failed`` of them got no result.
+        duplicates: copies that were found and needed no work, not part of ``files``.
         bytes: of these files.
         pages, ocr_pages: whose text was read, and those of them by OCR.
         seconds: per document, how long it kept a worker busy, and how long an LLM.
@@ -218,6 +223,7 @@ class Repeat:
     ocr: Group
     quiet: Quiet
     llm: Llm | None = None
+    duplicates: Count = 0
     failures: dict[str, Count] = field(default_factory=dict)
 
     @property
@@ -239,6 +245,15 @@ class Repeat:
     def cpu_seconds(self) -> float:
         """CPU seconds of this process and its workers."""
         return self.cpu_parent + self.cpu_workers
+
+    @property
+    def store_seconds(self) -> float:
+        """Wall clock that a document occupies the database, registering and recording together.
+
+        One thread does it, one batch at a time: the inverse is the highest rate of one writer.
+        """
+        walls = [self.stages[name].wall for name in ("register", "record") if name in self.stages]
+        return sum(wall.mean for wall in walls if wall)
 
     @property
     def in_progress(self) -> float:

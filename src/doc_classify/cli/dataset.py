@@ -6,9 +6,10 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -24,6 +25,8 @@ from doc_classify.dataset import (
 )
 from doc_classify.terminal import shown_path
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 _PARALLEL_FROM = 1000  # below, starting processes takes longer than they save
 _SHOWN_EVERY = 0.2
 _DEFAULT = DatasetOptions()
@@ -33,7 +36,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> 
     return tuple(name.strip().lower() for name in value.split(",") if name.strip())
 
 
-def _share(name: str, what: str, default: float) -> Any:
+def _share(name: str, what: str, default: float) -> Callable[[_F], _F]:
     return click.option(
         name, type=float, default=default, metavar="SHARE", show_default=True, help=what
     )
