@@ -32,6 +32,7 @@ _COMMANDS = {
     "config": "setup:config",
     "check": "check:check",
     "dataset": "dataset:dataset",
+    "benchmark": "benchmark:benchmark",
 }
 """Command -> module:function; the order is that of the help."""
 
@@ -53,6 +54,7 @@ _HELP = {
     "config": "Show every setting, its value and where that comes from.",
     "check": "Say what works on this machine and what is missing.",
     "dataset": "Create a folder of realistic, labelled documents, to try out and to measure.",
+    "benchmark": "Measure how fast the documents under PATH are done on this machine.",
 }
 """One line per command, so that the help need not import the commands; tested to agree."""
 
