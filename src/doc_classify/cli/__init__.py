@@ -33,6 +33,8 @@ _COMMANDS = {
     "check": "check:check",
     "dataset": "dataset:dataset",
     "benchmark": "benchmark:benchmark",
+    "evaluate": "evaluate:evaluate",
+    "plan": "plan:plan",
 }
 """Command -> module:function; the order is that of the help."""
 
@@ -55,6 +57,8 @@ _HELP = {
     "check": "Say what works on this machine and what is missing.",
     "dataset": "Create a folder of realistic, labelled documents, to try out and to measure.",
     "benchmark": "Measure how fast the documents under PATH are done on this machine.",
+    "evaluate": "Say how often a classifier is right on the labelled documents of LABELLED_DIR.",
+    "plan": "Say what classifying a pile of documents takes, and where each figure comes from.",
 }
 """One line per command, so that the help need not import the commands; tested to agree."""
 
