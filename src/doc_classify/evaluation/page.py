@@ -50,8 +50,10 @@ def _body(found: Evaluation) -> Iterator[str]:
     yield from _headline(found)
     yield from _categories(found)
     yield from _confusion(found)
+    yield '<div class="pair">'
     yield from _calibration(found)
     yield from _selective(found)
+    yield "</div>"
     yield from _mistakes(found)
     yield from _details(found)
 
@@ -172,7 +174,7 @@ def _calibration(found: Evaluation) -> Iterator[str]:
         f"<p>Of {is_.count:,} answers with a confidence, {is_.mean_confidence:.1%} are expected "
         f"to be right on average, and {is_.accuracy:.1%} are. Expected calibration error "
         f"{is_.ece:.3f}, largest gap {is_.largest_gap:.3f}, Brier score {is_.brier:.3f}. Above "
-        "the diagonal the classifier is surer than it says, below it is less sure.</p>"
+        "the diagonal it is right more often than it says, below it less often.</p>"
         f"<figure>{plots.reliability(is_.bins)}</figure>"
     )
     yield "<details><summary>The figures</summary>"

@@ -26,7 +26,7 @@ def reliability(bins: Iterable[Bin]) -> str:
             _line(one.confidence, one.interval.low, one.confidence, one.interval.high, "whisker")
         )
     points = " ".join(f"{_x(one.confidence)},{_y(one.accuracy)}" for one in bins)
-    parts.append(f'<polyline class="curve" points="{points}"/>')
+    parts.append(f'<polyline class="link" points="{points}"/>')
     for one in bins:
         radius = max(_SMALLEST_DOT, _LARGEST_DOT * (one.count / most) ** 0.5)
         parts.append(
