@@ -62,7 +62,12 @@ class Duration(click.ParamType[float]):
 
 @click.command()
 @click.option(
-    "--documents", type=click.IntRange(1, 10**9), default=500_000, show_default=True, metavar="N"
+    "--documents",
+    type=click.IntRange(1, 10**9),
+    default=500_000,
+    show_default=True,
+    metavar="N",
+    help="How many there are.",
 )
 @click.option(
     "--pages",
@@ -94,7 +99,7 @@ class Duration(click.ParamType[float]):
     metavar="N",
     help="Documents an hour of one LLM server, as 'check' tells.",
 )
-@click.option("--llm-servers", type=click.IntRange(1), metavar="N")
+@click.option("--llm-servers", type=click.IntRange(1), metavar="N", help="How many of them.")
 @click.option("--cascade-share", type=Share(), help="Documents that the LLM is asked about.")
 @click.option("--cloud", type=click.Choice(_CLOUDS), help="Rent the machines there.")
 @click.option("--machine", metavar="NAME", help="Machine to rent; --list names them.")

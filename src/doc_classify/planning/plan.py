@@ -67,7 +67,7 @@ class Plan:
 
     ``costs`` are for the time that the run takes, ``costs_kept`` for the whole deadline.
     ``needed`` is the rate that the deadline takes, None where there is none or nothing meets it.
-    ``by_share`` has the seconds on this fleet by the share of documents that the LLM is asked about.
+    ``by_share`` has the seconds on this fleet by the share of documents that the LLM gets.
     """
 
     asked: Asked

@@ -121,7 +121,7 @@ def _services(plan: Plan) -> Iterator[str]:
     chosen = f"{plan.database[0]}: " if plan.database else ""
     if plan.fleet.distributed:
         yield (
-            f"Database      {chosen}{size.database_cores} core{'s'[: size.database_cores - 1]} at least, {size.connections:,} "
+            f"Database      {chosen}cores at least: {size.database_cores}, {size.connections:,} "
             f"connections at most (3 for each of {size.processes:,} processes, and 1 a machine), "
             f"{size.database_gb:,.1f} GB of disk [computed]"
         )

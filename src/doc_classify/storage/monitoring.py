@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from doc_classify.storage.chunks import OPEN, ChunkCounts, ChunkLedger, clock
 from doc_classify.storage.engine import reading
@@ -135,9 +135,18 @@ def crashes(store: SqlStore, run_id: str, limit: int) -> list[Crash]:
 
 def connections(store: SqlStore) -> Connections | None:
     """Connections to the server; None where the database is a file."""
-    if store.engine.dialect.name != "postgresql":
+    return connections_to(store.engine)
+
+
+def connections_to(engine: Engine) -> Connections | None:
+    """The same of a database that may have no tables yet.
+
+    Raises:
+        StorageError: the database does not answer.
+    """
+    if engine.dialect.name != "postgresql":
         return None
-    with reading(store.engine) as connection:
+    with reading(engine) as connection:
         row = connection.execute(
             text(
                 f"SELECT count(*) AS used, count(*) FILTER (WHERE {_OURS}) AS ours,"  # noqa: S608
