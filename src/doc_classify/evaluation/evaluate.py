@@ -156,6 +156,7 @@ class Answers:
             copies=self._copies,
             contradicting=self._contradicting,
             unlabelled=self._labels.unlabelled,
+            missing=self._labels.missing,
             accuracy=_share(right, answered),
             accuracy_95=wilson(right, answered),
             accuracy_bootstrap=bootstrap(

@@ -31,13 +31,15 @@ class Labels:
         names: folder or label -> category, where they are called otherwise. If there are any,
             those that it does not name are left out.
         origin: where the labels are from, for a person.
-        unlabelled: files that :meth:`documents` passed by, so far.
+        found: files that :meth:`documents` gave, so far.
+        unlabelled: files that it passed by.
     """
 
     root: Path
     of_path: Mapping[str, str] | None
     names: Mapping[str, str]
     origin: str
+    found: int = field(default=0)
     unlabelled: int = field(default=0)
 
     def of(self, uri: str) -> str | None:
@@ -48,6 +50,9 @@ class Labels:
         else:
             folder, slash, _ = path.partition("/")
             label = folder if slash else ""
+        return self._category(label)
+
+    def _category(self, label: str) -> str | None:
         return (self.names.get(label) if self.names else label) or None
 
     def path_of(self, uri: str) -> str:
@@ -59,10 +64,21 @@ class Labels:
     def documents(self, *, recursive: bool) -> Iterator[Found]:
         """The labelled files, as a run takes them."""
         for found in walk(self.root, recursive=recursive):
-            if isinstance(found, Source | Rejected) and self.of(found.uri) is None:
-                self.unlabelled += 1
-            else:
-                yield found
+            if isinstance(found, Source | Rejected):
+                if self.of(found.uri) is None:
+                    self.unlabelled += 1
+                else:
+                    self.found += 1
+                    yield found
+
+    @property
+    def missing(self) -> int:
+        """Labels whose document :meth:`documents` has not found, so far."""
+        if self.of_path is None:
+            return 0
+        return (
+            sum(self._category(label) is not None for label in self.of_path.values()) - self.found
+        )
 
     def categories(self, *, recursive: bool) -> list[str]:
         """Every category that some document has, in alphabetical order.

@@ -255,6 +255,7 @@ def _details(found: Evaluation) -> Iterator[str]:
         ("Copies left out", f"{found.copies:,}"),
         ("of them labelled otherwise", f"{found.contradicting:,}"),
         ("Files without a label", f"{found.unlabelled:,}"),
+        ("Labelled files that are not there", f"{found.missing:,}"),
         ("Wall clock", f"{speed.wall_seconds:.1f} s"),
         ("Documents a second", f"{speed.documents_per_second:,.1f}"),
         ("Reading", f"{speed.extract_seconds:.2f} s of CPU"),

@@ -64,6 +64,8 @@ def _counts(found: Evaluation) -> Iterator[str]:
         yield f"  left out: {found.copies:,} copies of others{against}"
     if found.unlabelled:
         yield f"  left out: {found.unlabelled:,} files without a label"
+    if found.missing:
+        yield f"  not there: {found.missing:,} labelled files"
 
 
 def _categories(found: Evaluation) -> Iterator[str]:

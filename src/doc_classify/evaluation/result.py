@@ -83,6 +83,7 @@ class Evaluation:
         copies: further files with the bytes of another, not counted; ``contradicting`` of them
             are labelled otherwise than the first.
         unlabelled: files without a label, not looked at.
+        missing: labels of files that are not there.
         accuracy: right of answered; ``accuracy_95`` is Wilson's interval, ``accuracy_bootstrap``
             the bootstrap's. None without answers.
         accuracy_of_all: right of labelled: with failures as wrong.
@@ -108,6 +109,7 @@ class Evaluation:
     copies: int
     contradicting: int
     unlabelled: int
+    missing: int
     accuracy: float | None
     accuracy_95: Interval | None
     accuracy_bootstrap: Interval | None
