@@ -15,6 +15,7 @@ from moto.server import ThreadedMotoServer
 from tests.deploy.aws import FOLDER, NOT_IN_MOTO, STACKS, Cloud, resources, template, walk
 
 from doc_classify.cli import cli
+from doc_classify.planning.catalogue import configurations
 from doc_classify.settings import Settings, environment_variable
 from doc_classify.storage.monitoring import Backlog
 
@@ -116,8 +117,8 @@ def test_rights_name_what_they_are_for():
             for statement in policy["PolicyDocument"]["Statement"]:
                 assert "*" not in json.dumps(statement["Action"]), (stack, name)
                 assert statement["Resource"] != "*", (stack, name)
-                if "s3" in json.dumps(statement["Action"]):
-                    assert "Put" not in json.dumps(statement), "documents are only read"
+                if "Put" in json.dumps(statement["Action"]):
+                    assert "/doc-classify-results/*" in json.dumps(statement["Resource"])
 
 
 def test_passwords_stand_in_no_variable():
@@ -193,6 +194,19 @@ def test_a_size_is_one_of_all_stacks_and_fits_its_machines(size: str):
     # Two GiB for each virtual core is what a c machine has; the system and the agent need some.
     assert found["Memory"] <= 0.9 * 2048 * found["Processes"]
     assert found["Memory"] / found["Processes"] > 1700, "a process may use 2,000 MB of addresses"
+
+
+def test_a_size_is_the_planners_configuration_of_that_name():
+    known = configurations()
+    for size in SIZES:
+        machines = template("workers")["Mappings"]["Sizes"][size]
+        data = template("data")["Mappings"]["Sizes"][size]
+        planned = known[size]
+        assert machines["Type"] == planned.machine
+        assert machines["Machines"] == planned.machines
+        assert machines["Processes"] == planned.workers
+        assert machines["OnDemandPercent"] == (0 if planned.spot else 100)
+        assert (data["Database"], data["Broker"]) == (planned.database, planned.broker)
 
 
 # --- made -----------------------------------------------------------------------------------------
