@@ -216,7 +216,7 @@ def test_the_report_has_the_usual_fields():
     for line in (
         "PERFORMANCE BENCHMARK RESULTS",
         "END_TO_END OPERATION:",
-        "  Total Files: 4 (and 1 copies of others)",
+        "  Total Files: 4 (and 1 copy of another)",
         "  Success Rate: 2/4 (50.0%)",
         "  Operations per Second: 2.00",
         "  Estimated time for 500K documents: 69.4 hours",

@@ -130,7 +130,7 @@ def _replay(ledger: ObservedStore, bench: Bench) -> None:
     run_id = ledger.start_run(plan.spec("benchmark", "benchmark"))
     documents = bench.documents.documents()
     while batch := list(islice(documents, _REGISTERED_AT_ONCE)):
-        hashed = [Hashed(one.request.source, one.digest) for one in batch]
+        hashed = [Hashed(one.request.source, one.sha256) for one in batch]
         tasks = {task.source.uri: task for task in ledger.register(run_id, hashed).tasks}
         outcomes = [
             _outcome(tasks[one.request.source.uri], one.reply)

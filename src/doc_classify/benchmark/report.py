@@ -65,7 +65,10 @@ def _operation(operation: Operation) -> Iterator[str]:
     middle = operation.middle
     yield f"{operation.name.upper()} OPERATION:"
     yield f"  Workers: {operation.workers}"
-    copies = f" (and {middle.duplicates:,} copies of others)" if middle.duplicates else ""
+    copies = ""
+    if middle.duplicates:
+        what = "copy of another" if middle.duplicates == 1 else "copies of others"
+        copies = f" (and {middle.duplicates:,} {what})"
     yield f"  Total Files: {middle.files:,}{copies}"
     share = middle.succeeded / middle.files if middle.files else 0.0
     yield f"  Success Rate: {middle.succeeded:,}/{middle.files:,} ({share:.1%})"

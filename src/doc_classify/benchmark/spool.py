@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +14,11 @@ from doc_classify.storage.base import Task
 
 @dataclass(frozen=True, slots=True)
 class Spooled:
-    """A document and what a worker answered about it."""
+    """A document and what a worker answered about it. ``sha256`` is that of its bytes."""
 
+    sha256: str
     request: Request
     reply: Reply
-
-    @property
-    def digest(self) -> str:
-        """A hash that stands for the document's bytes: what it is of does not matter here."""
-        return hashlib.sha256(str(self.request.number).encode()).hexdigest()
 
     @property
     def pages(self) -> tuple[int, int]:
@@ -35,7 +30,7 @@ class Spooled:
 class Spool:
     """Written once, read as often as there are operations to measure.
 
-    The two lines of a document are those that a worker process is sent and sends.
+    A document has three lines: its hash, and those that a worker process is sent and sends.
     """
 
     def __init__(self, path: Path, config: WorkerConfig) -> None:
@@ -64,6 +59,7 @@ class Spool:
             extraction=outcome.extraction,
             timings=outcome.timings,
         )
+        self._file.write(f"{task.sha256}\n".encode())
         self._file.write(Request(self._count, task.source).encode())
         self._file.write(reply.encode())
 
@@ -71,12 +67,12 @@ class Spool:
         """All of them, one after the other."""
         with self._path.open("rb") as lines:
             for line in lines:
-                request = Request.decode(line)
-                yield Spooled(request, Reply.decode(next(lines), self._config))
+                request, reply = Request.decode(next(lines)), next(lines)
+                yield Spooled(line.decode().strip(), request, Reply.decode(reply, self._config))
 
     def texts(self) -> Iterator[Spooled]:
         """Those with a text, to be classified."""
         for document in self.documents():
             if document.reply.extraction:
                 request = replace(document.request, extraction=document.reply.extraction)
-                yield Spooled(request, document.reply)
+                yield replace(document, request=request)

@@ -74,7 +74,8 @@ def _numbers(
 @click.option(
     "--database-url",
     metavar="URL",
-    help="Database to measure with, where the runs are kept [default: a new SQLite file].",
+    help="Database to measure with. It keeps the runs, and what it knows is not hashed again "
+    "[default: a new SQLite file for each].",
 )
 @what_and_how
 @llm_limits
