@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -60,6 +61,20 @@ class Duration(click.ParamType[float]):
         return float(match[1]) * _UNITS[match[2]]
 
 
+class Finite(click.FloatRange):
+    """A number above 0, of a size that means something."""
+
+    def __init__(self) -> None:
+        super().__init__(1e-6, 1e9)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; "nan" is in every range by itself."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 @click.command()
 @click.option(
     "--documents",
@@ -71,7 +86,7 @@ class Duration(click.ParamType[float]):
 )
 @click.option(
     "--pages",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(),
     default=10,
     show_default=True,
     help="Pages of a document, on average.",
@@ -95,7 +110,7 @@ class Duration(click.ParamType[float]):
 @click.option("--llm", metavar="PROFILE", help="Ask a language model; --list names them.")
 @click.option(
     "--llm-rate",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(),
     metavar="N",
     help="Documents an hour of one LLM server, as 'check' tells.",
 )
@@ -113,7 +128,7 @@ class Duration(click.ParamType[float]):
 )
 @click.option(
     "--core-speed",
-    type=click.FloatRange(0, min_open=True),
+    type=Finite(),
     default=1.0,
     show_default=True,
     help="Of a planned core, beside a measured one.",
