@@ -51,7 +51,9 @@ def _share(name: str, what: str, default: float) -> Callable[[_F], _F]:
     show_default=True,
     help="Folder; an earlier data set in it is replaced, other files never.",
 )
-@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True)
+@click.option(
+    "--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Another one, other files."
+)
 @click.option(
     "--formats",
     callback=_names,
