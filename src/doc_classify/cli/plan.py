@@ -112,7 +112,7 @@ class Finite(click.FloatRange):
     "--llm-rate",
     type=Finite(),
     metavar="N",
-    help="Documents an hour of one LLM server, as 'check' tells.",
+    help="Documents an hour of one LLM server, as 'doctor' tells.",
 )
 @click.option("--llm-servers", type=click.IntRange(1), metavar="N", help="How many of them.")
 @click.option("--cascade-share", type=Share(), help="Documents that the LLM is asked about.")
