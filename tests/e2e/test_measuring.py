@@ -202,6 +202,7 @@ def test_a_database_can_be_named(documents, tmp_path, postgres_url):
         (("empty", "--workers", "many"), "no list of numbers"),
         (("empty", "--compare", "broken.json"), "no benchmark result"),
         (("empty", "--output-dir", "broken.json/x"), "cannot write"),
+        ((".",), "lies among the documents"),
     ],
 )
 def test_benchmarks_that_cannot_be_made(tmp_path, arguments, message):
@@ -319,3 +320,25 @@ def test_evaluations_that_cannot_be_made(tmp_path, arguments, message):
     (tmp_path / "labelled/cats/1.txt").write_text("a cat")
     done = run(tmp_path, "evaluate", *arguments, code=2)
     assert message in done.stderr
+
+
+def test_time_that_a_hanging_document_took_is_counted(tmp_path, monkeypatch):
+    """It held a worker until the limit, so it is part of what the workers were busy with."""
+    monkeypatch.setenv("DOC_CLASSIFY_TIME_LIMIT", "1")
+    (tmp_path / "slow").mkdir()
+    options = DatasetOptions(count=1, formats=("pdf",), scanned=1, pages=8, seed=1)
+    [label] = generate(tmp_path / "scans", options)
+    assert label.pages > 10  # seconds of OCR on any machine
+    [scan] = (tmp_path / "scans").rglob("*.pdf")
+    for number in range(2):
+        (tmp_path / f"slow/{number}.pdf").write_bytes(scan.read_bytes() + b"%" * number)
+    (tmp_path / "slow/letter.txt").write_text("Dear Sir, thank you for your letter. Kind regards")
+    run(
+        tmp_path, "benchmark", "slow", "--operations", "extract,end_to_end", "--workers", "1",
+        "--repeat", "1", "--pages", "all", code=1,
+    )  # fmt: skip
+    [saved] = (tmp_path / "benchmark_results").iterdir()
+    for operation in read_result(saved).operations:
+        repeat = operation.middle
+        assert (repeat.files, repeat.failures) == (3, {"timeout": 2})
+        assert 2.0 <= repeat.seconds.total <= repeat.wall_seconds

@@ -164,11 +164,13 @@ async def _through_workers(
         while chunk := list(islice(documents, plan.chunk_size)):
             while chunk:
                 requests = [one.request for one in chunk]
-                done = 0
+                done, since = 0, time.perf_counter()
                 async with aclosing(worker.answer(requests)) as answers:
                     async for index, answer in answers:
                         done = index + 1
-                        _count(tally, chunk[index], answer)
+                        now = time.perf_counter()
+                        _count(tally, chunk[index], answer, now - since)
+                        since = now
                 chunk = chunk[done:]  # after a death the rest was not looked at
 
     async with _workers(plan, config) as (workers, start):
@@ -211,12 +213,13 @@ async def _starting(plan: Plan) -> float:
         return seconds
 
 
-def _count(tally: Tally, document: Spooled, answer: Reply | Death) -> None:
+def _count(tally: Tally, document: Spooled, answer: Reply | Death, busy: float) -> None:
+    """Count an answer; ``busy`` is how long the worker had been at it, should it have died."""
     source = document.request.source
     pages, ocr_pages = document.pages
     failure: str | None
     if isinstance(answer, Death):
-        timings, pages, ocr_pages = Timings(), 0, 0
+        timings, pages, ocr_pages = Timings(busy=busy), 0, 0
         failure = TimeLimitError.kind if answer.timed_out else WorkerCrashError.kind
     else:
         timings = answer.timings

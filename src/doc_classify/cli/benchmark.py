@@ -115,7 +115,7 @@ def benchmark(
         command=_command(database_url),
     )
     old = read_result(compare_with) if compare_with else None
-    _prepare(output_dir)
+    _prepare(output_dir, path)
     data = look_over(path, recursive=settings.recursive)
     if old:
         compare.check_same_data(old.data, data, anyway=other_data)
@@ -162,8 +162,13 @@ def _command(database_url: str | None) -> str:
     return shown.replace(database_url, mask_url(database_url)) if database_url else shown
 
 
-def _prepare(folder: Path) -> None:
+def _prepare(folder: Path, documents: Path) -> None:
     """Fail before the measurement and not after it."""
+    if folder.resolve().is_relative_to(documents.resolve()):
+        raise ConfigurationError(
+            f"{shown_path(folder)} lies among the documents to be measured, and the next "
+            "measurement would take the results for documents: --output-dir names another folder"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".doc-classify-probe"
