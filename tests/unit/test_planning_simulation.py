@@ -84,6 +84,15 @@ def test_losses_cost_what_the_formula_says() -> None:
     assert played.tail > 120  # what a lost machine held waits for its lease
 
 
+def test_an_answer_on_several_cores_takes_its_time_on_all_of_them() -> None:
+    """With one document in flight the threads of its answer run beside each other."""
+    llm = Llm("some", "workers", 2.0, threads=4)
+    fleet = Fleet(1, 8, 16, 8, llm=llm, in_flight=1)
+    played = simulate(fleet, demand(0.05, 1, 0, 0), SERVICES, Assumed(), 10**4, stretch=2_000)
+    assert played.rate == pytest.approx(1 / 2.1, rel=0.08)  # the slowest of four threads counts
+    assert abs(played.beside_formula) < 0.05
+
+
 def test_retries_are_played() -> None:
     fleet = Fleet(1, 4, 16, 4)
     played = simulate(fleet, demand(0.05, 1, 0, 0), SERVICES, Assumed(0.1, 0, 0, 0), 10**5)

@@ -180,9 +180,12 @@ class Run:
             if self.llm is not None:
                 yield from self.use("LLM servers", self.llm, seconds)
             else:
-                # It keeps as many cores busy as it has threads, one after the other here.
-                work = seconds * llm.threads
-                yield from self.use("cores", self.cores[machine], work)
+                # Its threads wait for a core each, lest two answers wait for each other.
+                cores = self.cores[machine]
+                threads = [
+                    self.env.process(self.use("cores", cores, seconds)) for _ in range(llm.threads)
+                ]
+                yield self.env.all_of(threads)
         if life == self.lives[machine]:
             lock = self.lock[self.random.randrange(len(self.lock))]
             yield from self.use("lock", lock, self.record)

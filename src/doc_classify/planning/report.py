@@ -118,14 +118,17 @@ def _services(plan: Plan) -> Iterator[str]:
         f"Memory        {size.worker_gb:.1f} GB for the workers of a machine [computed: "
         f"{plan.fleet.workers} x {plan.demand.worker_bytes / 1e6:,.0f} MB]"
     )
-    chosen = f"{plan.database[0]}: " if plan.database else ""
+    chosen = ""
+    if plan.database:
+        name, server = plan.database
+        chosen = f"{name} ({server.cores} cores, {server.memory_gb:g} GB): "
     if plan.fleet.distributed:
         yield (
             f"Database      {chosen}cores at least: {size.database_cores}, {size.connections:,} "
             f"connections at most (3 for each of {size.processes:,} processes, and 1 a machine), "
             f"{size.database_gb:,.1f} GB of disk [computed]"
         )
-        broker = f"{plan.broker[0]}: " if plan.broker else ""
+        broker = f"{plan.broker[0]} ({plan.broker[1].memory_gb:g} GB): " if plan.broker else ""
         yield f"Broker        {broker}{size.broker_mb:,.1f} MB of memory [computed]"
     else:
         yield f"Database      SQLite or PostgreSQL, {size.database_gb:,.1f} GB of disk [computed]"
