@@ -55,10 +55,11 @@ def test_a_busy_machine_is_called_one():
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_computed_rows_are_what_the_planner_computes_now(
-    name: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["planned", "planned_with_llm"])
+def test_the_computed_columns_are_what_the_planner_computes_now(
+    kind: str, name: str, monkeypatch: pytest.MonkeyPatch
 ):
-    planned = dict(REPORT["planned"][name])
+    planned = dict(REPORT[kind][name])
     _, *words = shlex.split(planned.pop("command"))
     monkeypatch.chdir(RESULTS)
     done = CliRunner().invoke(cli, [*words, "--json"])
