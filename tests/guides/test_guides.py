@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from tests.deploy.aws import template
 from tests.doubles.ollama import OllamaDouble
 from tests.guides.commands import NOT_RUN, ROOT, Fence, check, fences, programs
 
@@ -259,3 +260,17 @@ def test_links_lead_somewhere():
                 assert target[1:] in anchors, target
             elif not target.startswith("https://"):
                 assert (path.parent / target.split("#")[0]).exists(), target
+
+
+def test_the_guide_names_the_sizes_that_the_templates_make():
+    text = (ROOT / "DEPLOYMENT_GUIDE_PARALLEL.md").read_text("utf-8")
+    machines, servers = (template(name)["Mappings"]["Sizes"] for name in ("workers", "data"))
+    for size, found in machines.items():
+        how = "on demand" if found["OnDemandPercent"] else "spot"
+        workers = f"up to {found['Machines']} {found['Type']}, {how}"
+        services = f"{servers[size]['Database']} | {servers[size]['Broker']}"
+        assert f"| `{size}` | {workers} | {services} |" in text
+    default = template("workers")["Parameters"]["ChunksPerMachine"]["Default"]
+    assert f"{default} unfinished chunks (`ChunksPerMachine`)" in text
+    for name in ("network", "data", "llm", "workers"):
+        assert f"| `{name}.yaml` |" in text
