@@ -300,7 +300,7 @@ def test_nothing_but_failures_is_no_accuracy(tmp_path):
     (tmp_path / "labelled/reports/empty.txt").touch()
     done = run(tmp_path, "evaluate", "labelled", "--html", "page.html", code=1)
     assert "0 right, 0 wrong, 1 failed" in done.stdout
-    assert "Accuracy: - " in done.stdout
+    assert "Accuracy: -\n" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ def test_no_interval_of_nothing():
     assert bootstrap((0, 0), lambda counts: counts[:, 0]) is None
 
 
+def test_the_bootstrap_says_nothing_where_all_are_right():
+    assert bootstrap((20, 0), lambda counts: counts[:, 0] / counts.sum(axis=1)) is None
+    assert wilson(20, 20).low == pytest.approx(0.839, abs=0.001)
+
+
 def test_bootstrap_of_a_share_is_that_of_scipy():
     right = np.array([1] * 83 + [0] * 17)
     found = bootstrap((83, 17), lambda counts: counts[:, 0] / counts.sum(axis=1))

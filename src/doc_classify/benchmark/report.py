@@ -131,6 +131,11 @@ def _inside(repeat: Repeat) -> Iterator[str]:
             f"  LLM: {asked.calls:,} requests, {asked.prompt_tokens:,} prompt tokens "
             f"({asked.cached_tokens:,} cached), {asked.completion_tokens:,} answer tokens, "
             f"{asked.in_flight:.1f} in flight on average (at most {asked.max_concurrent})"
+            + (
+                ""
+                if asked.engine_cpu is None
+                else f", {asked.engine_cpu:.2f} s of the engine's CPU"
+            )
         )
     yield from _table(
         "stage",

@@ -13,6 +13,7 @@ from importlib.resources import files
 from doc_classify.evaluation import plots
 from doc_classify.evaluation.report import of_interval
 from doc_classify.evaluation.result import CategoryScore, Evaluation
+from doc_classify.evaluation.statistics import Interval
 from doc_classify.terminal import one_line
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -63,14 +64,11 @@ def _headline(found: Evaluation) -> Iterator[str]:
     yield _card(
         "Accuracy",
         found.accuracy,
-        f"95%: {of_interval(found.accuracy_95)} Wilson, "
-        f"{of_interval(found.accuracy_bootstrap)} bootstrap"
+        _intervals(Wilson=found.accuracy_95, bootstrap=found.accuracy_bootstrap)
         if found.answered
         else "no document got an answer",
     )
-    yield _card(
-        "Macro F1", found.macro_f1, f"95%: {of_interval(found.macro_f1_bootstrap)} bootstrap"
-    )
+    yield _card("Macro F1", found.macro_f1, _intervals(bootstrap=found.macro_f1_bootstrap))
     error = found.calibration.ece if found.calibration else None
     yield _card(
         "Calibration error",
@@ -83,6 +81,11 @@ def _headline(found: Evaluation) -> Iterator[str]:
         f"{found.right:,} right, {found.answered - found.right:,} wrong, {found.failed:,} failed",
     )
     yield "</section>"
+
+
+def _intervals(**by_method: Interval | None) -> str:
+    shown = [f"{of_interval(found)} {name}" for name, found in by_method.items() if found]
+    return f"95%: {', '.join(shown)}" if shown else ""
 
 
 def _card(name: str, value: float | None, note: str) -> str:
@@ -260,8 +263,8 @@ def _details(found: Evaluation) -> Iterator[str]:
         ("Documents a second", f"{speed.documents_per_second:,.1f}"),
         ("Reading", f"{speed.extract_seconds:.2f} s of CPU"),
         (
-            "Classifying",
-            f"{speed.classify_seconds:.2f} s of {'waiting' if speed.llm_calls else 'CPU'}",
+            "Waiting for answers, all together" if speed.llm_calls else "Classifying",
+            f"{speed.classify_seconds:.2f} s" + ("" if speed.llm_calls else " of CPU"),
         ),
     ]
     if speed.llm_calls:

@@ -20,17 +20,20 @@ def lines(found: Evaluation) -> Iterator[str]:
     yield f"EVALUATION of {one_line(found.classifier)}{model} on {one_line(found.folder)}"
     yield from _counts(found)
     yield ""
-    yield f"Accuracy: {_share(found.accuracy)} {of_interval(found.accuracy_95)}, Wilson 95%"
-    yield (
-        f"          {_share(found.accuracy)} {of_interval(found.accuracy_bootstrap)}, bootstrap 95%"
+    yield f"Accuracy: {_share(found.accuracy)}" + (
+        f" {of_interval(found.accuracy_95)}, Wilson 95%" if found.accuracy_95 else ""
     )
+    if found.accuracy_bootstrap:
+        yield f"          {of_interval(found.accuracy_bootstrap)}, bootstrap 95%"
     if found.failed:
         yield (
             f"          {_share(found.accuracy_of_all)} {of_interval(found.accuracy_of_all_95)} "
             "with failures as wrong"
         )
-    f1_95 = of_interval(found.macro_f1_bootstrap)
-    yield f"Macro F1: {_share(found.macro_f1)} {f1_95}, bootstrap 95%"
+    drawn = found.macro_f1_bootstrap
+    yield f"Macro F1: {_share(found.macro_f1)}" + (
+        f" {of_interval(drawn)}, bootstrap 95%" if drawn else ""
+    )
     yield from _categories(found)
     yield from _confusion(found)
     yield from _sureness(found)
@@ -43,8 +46,13 @@ def lines(found: Evaluation) -> Iterator[str]:
     yield ""
     yield (
         f"Time: {speed.wall_seconds:.1f} s, {speed.documents_per_second:,.1f} documents/s; "
-        f"reading {speed.extract_seconds:.2f} s, classifying {speed.classify_seconds:.2f} s"
-        + (f"; {speed.llm_calls:,} LLM requests" if speed.llm_calls else "")
+        f"reading {speed.extract_seconds:.2f} s of CPU, "
+        + (
+            f"{speed.llm_calls:,} LLM requests, {speed.classify_seconds:.2f} s of waiting for all "
+            "answers together"
+            if speed.llm_calls
+            else f"classifying {speed.classify_seconds:.2f} s of CPU"
+        )
     )
 
 
@@ -61,7 +69,8 @@ def _counts(found: Evaluation) -> Iterator[str]:
             if found.contradicting
             else ""
         )
-        yield f"  left out: {found.copies:,} copies of others{against}"
+        what = "copy of another" if found.copies == 1 else "copies of others"
+        yield f"  left out: {found.copies:,} {what}{against}"
     if found.unlabelled:
         yield f"  left out: {found.unlabelled:,} files without a label"
     if found.missing:

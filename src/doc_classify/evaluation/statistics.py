@@ -106,7 +106,8 @@ def bootstrap(
         resamples: samples to draw.
 
     Returns:
-        The interval; None where there are no documents.
+        The interval; None where there are no documents, and where all samples give the same:
+        of 20 documents that are all right the bootstrap learns nothing about the rest.
     """
     row = np.asarray(counts, dtype=np.int64)
     total = int(row.sum())
@@ -118,7 +119,10 @@ def bootstrap(
         statistic(random.multinomial(total, row / total, size=min(part, resamples - first)))
         for first in range(0, resamples, part)
     ]
-    low, high = np.percentile(np.concatenate(found), [2.5, 97.5])
+    values = np.concatenate(found)
+    if values.min() == values.max():
+        return None
+    low, high = np.percentile(values, [2.5, 97.5])
     return Interval(float(low), float(high))
 
 
