@@ -93,6 +93,15 @@ def test_an_answer_on_several_cores_takes_its_time_on_all_of_them() -> None:
     assert abs(played.beside_formula) < 0.05
 
 
+def test_a_slow_llm_that_is_asked_seldom_is_still_the_limit() -> None:
+    """A stretch that began empty would end before the first of them are waited for."""
+    llm = Llm("some", "server", 3_600.0, share=0.001)
+    fleet = Fleet(4, 16, 32, 16, distributed=True, llm=llm)
+    played = simulate(fleet, demand(0.02, 2, 0.1, 1), SERVICES, Assumed(), 10**6)
+    assert played.predicted == pytest.approx(1 / 3.6)
+    assert abs(played.beside_formula) < max(0.1, 1.5 * played.error / played.rate)
+
+
 def test_retries_are_played() -> None:
     fleet = Fleet(1, 4, 16, 4)
     played = simulate(fleet, demand(0.05, 1, 0, 0), SERVICES, Assumed(0.1, 0, 0, 0), 10**5)

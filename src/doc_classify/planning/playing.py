@@ -10,12 +10,12 @@ from typing import Any
 
 from doc_classify.planning.catalogue import Assumed, Services
 from doc_classify.planning.demand import Demands
-from doc_classify.planning.model import Fleet, parent_seconds
+from doc_classify.planning.model import LLM, Fleet, estimate, parent_seconds
 
 BATCHES = 20
 T_95 = 2.093
 """Student's t for 19 degrees of freedom and 95%, two-sided."""
-PLACES = 300
+_PLACES = 300
 """Documents in flight that are played: more of them change nothing but the warm-up."""
 _WARM_UP = 0.25
 _QUANTILES = 400
@@ -41,9 +41,10 @@ class Run:
         self.simpy = simpy
         self.env = simpy.Environment()
         self.fleet, self.demand, self.assumed = fleet, demand, assumed
+        self.estimate = estimate(fleet, demand, services, assumed)
         self.random = random.Random(seed)  # noqa: S311 (no secret)
         self.reading, self.answering = self.factors(demand.sigma), self.factors(_LLM_SIGMA)
-        self.scans = 0.0
+        self.scans = self.asks = 0.0
         self.documents = documents
         self.left = documents
         self.done = self.repeated = 0
@@ -66,7 +67,7 @@ class Run:
         self.lock = [resource(self.env, 1) for _ in range(fleet.runs if fleet.distributed else 1)]
         llm = fleet.llm
         self.llm = resource(self.env, llm.servers) if llm and llm.where != "workers" else None
-        places = fleet.in_flight or max(2 * fleet.workers, PLACES // fleet.machines)
+        places = fleet.in_flight or max(2 * fleet.workers, _PLACES // fleet.machines)
         self.places = [resource(self.env, places) for _ in range(fleet.machines)]
         self.parents = None if fleet.distributed else resource(self.env, 1)
 
@@ -77,9 +78,17 @@ class Run:
         if not to_the_end:
             # More than are measured, so that nobody runs out of work meanwhile.
             self.left = self.documents * 4
+            if self.estimate.bottleneck == LLM:
+                self.fill()
         for machine in range(self.fleet.machines):
             self.env.process(self.machine(machine))
         self.env.run(until=self.finished)
+
+    def fill(self) -> None:
+        """Begin where an LLM that is the limit leads to: everything in flight waits for it."""
+        for machine, places in enumerate(self.places):
+            for _ in range(int(places.capacity)):
+                self.env.process(self.rest(machine, places.request(), asked=True))
 
     def measured(self) -> tuple[float, float]:
         """Documents a second in the steady state, and half of the 95% interval."""
@@ -161,7 +170,10 @@ class Run:
                     place.cancel()
                 raise
             held[0] -= 1
-            asked = llm is not None and self.random.random() < llm.share
+            # Evenly, not by chance: of few a stretch would see too many or too few.
+            self.asks += llm.share if llm else 0.0
+            asked = self.asks >= 1
+            self.asks -= asked
             self.env.process(self.rest(machine, place, asked=asked))
 
     def rest(self, machine: int, place: Any, *, asked: bool) -> Events:

@@ -19,14 +19,13 @@ from dataclasses import dataclass, replace
 from doc_classify.planning.catalogue import Assumed, Services
 from doc_classify.planning.demand import Demands
 from doc_classify.planning.model import Fleet, estimate
-from doc_classify.planning.playing import PLACES, Run
+from doc_classify.planning.playing import Run
 
 _STRETCH = 12_000
 _PROCESSES = 64
 """Worker processes that are played; a bigger fleet is played by a part of it."""
 _DEATHS = 50.0
 """Losses of machines that a stretch should see for their cost to be measured."""
-_LONGEST = 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,6 @@ def simulate(
     """
     part, services, scale = _part(fleet, services)
     calm = part.changed(losses_per_day=0.0)
-    if part.llm:
-        # Until all places are taken by documents that wait for the LLM, the others pass freely.
-        stretch = max(stretch, min(_LONGEST, int(5 * PLACES / max(part.llm.share, 1e-3))))
     run = Run(calm, demand, services, assumed, seed, stretch)
     run.play()
     rate, error = run.measured()
