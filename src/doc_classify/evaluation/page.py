@@ -17,7 +17,7 @@ from doc_classify.evaluation.statistics import Interval
 from doc_classify.terminal import one_line
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-_MATRIX_AT_MOST = 40
+_MATRIX_AT_MOST, _UPRIGHT_AT_MOST = 40, 8
 _CONFUSIONS = 40
 
 
@@ -143,7 +143,8 @@ def _confusion(found: Evaluation) -> Iterator[str]:
 def _matrix(found: Evaluation) -> Iterator[str]:
     counts = {(label, answer): number for label, answer, number in found.confusion}
     support = {score.name: score.support for score in found.scores}
-    yield '<div class="scroll" tabindex="0"><table class="matrix"><thead><tr>'
+    many = " many" if len(found.categories) > _UPRIGHT_AT_MOST else ""
+    yield f'<div class="scroll" tabindex="0"><table class="matrix{many}"><thead><tr>'
     yield '<th scope="col">Labelled</th>'
     for name in found.categories:
         yield f'<th scope="col"><span>{_text(name)}</span></th>'
