@@ -12,7 +12,8 @@ demo: .venv/.demo  ## Lay out about a hundred documents, classify them, show the
 	$(BIN)/doc-classify classify-parallel documents/input --use-database --export || [ $$? -eq 1 ]
 
 test: check  ## Run all checks and tests
-	$(BIN)/python -m pytest
+	@# Three at a time, also on two cores: many tests wait for servers and for processes.
+	$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: .venv/.test  ## Lint, format, types, direction of imports
 	$(BIN)/ruff check src tests scripts benchmarks

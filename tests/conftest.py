@@ -286,7 +286,9 @@ class CeleryWorker:
         if self.process.poll() is None:
             self.terminate()
             try:
-                self.process.wait(20)
+                # One of its processes that has done all the tasks that it may do, when the pool is
+                # closed already, waits 30 seconds for an answer that does not come any more.
+                self.process.wait(45)
             except subprocess.TimeoutExpired:
                 self.kill()
                 raise

@@ -49,8 +49,19 @@ _REST_LEASES = 1.0
 _logger = logging.getLogger("doc_classify.worker")
 
 
+def verified(url: str) -> str:
+    """The broker's address with the check of its certificate asked for, unless it says how.
+
+    Kombu takes a bare ``rediss://`` for TLS with anybody: whoever is in between could read and
+    send messages. ``?ssl_cert_reqs=none`` in the address still means that.
+    """
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
+
+
 def _configure(settings: Settings) -> Celery:
-    made = Celery("doc_classify", broker=settings.celery_broker_url)
+    made = Celery("doc_classify", broker=verified(settings.celery_broker_url))
     made.conf.update(
         result_backend=os.environ.get("CELERY_RESULT_BACKEND") or None,
         task_default_queue=QUEUE,
@@ -253,7 +264,7 @@ def ask_workers(
 
 @contextlib.contextmanager
 def _broker(settings: Settings | None) -> Iterator[Any]:
-    url = settings.celery_broker_url if settings else app.conf.broker_url
+    url = verified(settings.celery_broker_url) if settings else app.conf.broker_url
     try:
         # Of its own and closed at once: processes that are forked meanwhile must not inherit it.
         with app.connection_for_write(url) as connection:

@@ -183,10 +183,12 @@ class Timings:
     """Seconds spent on one document.
 
     CPU time of the process that did the work; for an LLM, the time until it had answered.
+    ``busy`` is wall clock: how long the document kept a worker process busy.
     """
 
     extract: float = 0.0
     classify: float = 0.0
+    busy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

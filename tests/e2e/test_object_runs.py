@@ -382,3 +382,25 @@ def test_a_missing_bucket_is_said_before_a_run_is_made(s3, settings):
         with pytest.raises(ConfigurationError, match="there is no bucket"):
             processor.process_directory("s3://not-there")
         assert [*processor.store.runs(10)] == []
+
+
+def test_an_export_can_go_into_the_store(bucket: str, s3: ObjectStore, settings: Settings):
+    s3.put(bucket, invoices(3))
+    with ParallelDocumentProcessor(use_database=True, settings=settings) as processor:
+        processor.process_directory(f"s3://{bucket}/in")
+    command = [sys.executable, "-m", "doc_classify", "export", "--database-url"]
+    command += [settings.database_url, "-o"]
+    url = f"s3://{bucket}/results/all.jsonl"
+    done = subprocess.run([*command, url], check=True, capture_output=True, text=True)
+    assert done.stdout == f"{url}\n"
+    body = s3.client.get_object(Bucket=bucket, Key="results/all.jsonl")["Body"].read()
+    assert len([json.loads(line) for line in body.splitlines()]) == 3
+    s3.fault = lambda method, _path: (403, "AccessDenied") if method == "PUT" else None
+    for wrong, says in (
+        (f"s3://{bucket}/results/more.csv", "access denied (AccessDenied)"),
+        (f"s3://{bucket}/results/", "must end in"),
+        (f"s3://{bucket}/results/all.exe", "must end in"),
+    ):
+        done = subprocess.run([*command, wrong], check=False, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert says in done.stderr and "AKIDEXAMPLE" not in done.stderr

@@ -8,6 +8,7 @@ minute; the model is kept until its trainer or the prompt changes.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import pickle
@@ -333,16 +334,24 @@ def trained_model(forms: Sequence[Form], *, cache: Path = CACHE, seed: int = 0) 
     path = cache / f"{_key(forms, seed)}.gguf"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        # A plain process: multiprocessing would leave a helper of its own behind. One thread,
-        # for a second costs more time than it saves.
-        subprocess.run(
-            [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
-            input=pickle.dumps((path, forms, seed)),
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
-            cwd=Path(__file__).parents[2],
-            check=True,
-        )
+        with path.with_suffix(".lock").open("wb") as lock:
+            # Tests run in several processes, and one that trains it is enough.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                _train_elsewhere(path, forms, seed)
     return path
+
+
+def _train_elsewhere(path: Path, forms: Sequence[Form], seed: int) -> None:
+    # A plain process: multiprocessing would leave a helper of its own behind. One thread, for a
+    # second costs more time than it saves.
+    subprocess.run(
+        [sys.executable, "-c", f"from {__name__} import _serve; _serve()"],
+        input=pickle.dumps((path, forms, seed)),
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
 
 
 def _serve() -> None:

@@ -97,3 +97,21 @@ def test_connections_and_load(store):
     load = monitoring.load(store, 0.5)
     thread.join()
     assert load and 0.8 <= load <= 1.0
+
+
+def test_the_backlog_is_that_of_all_open_runs(store, ledger: ChunkLedger, run_id: str):
+    other = ledger.begin(SPEC)  # still being submitted
+    ledger.add(other, [[Source(f"file:///o/{n}", 1, 1) for n in range(3)]], 0)
+    ended = ledger.begin(SPEC)
+    ledger.add(ended, [[Source("file:///e/1", 1, 1)]], 0)
+    ledger.submitted(ended)
+    ledger.end(ended, CANCELLED, None)
+    ledger.claim(run_id, 0, ONE, 60)
+    ledger.finish(ledger.claim(run_id, 1, ONE, 60))
+    found = monitoring.backlog(store)
+    assert found == monitoring.Backlog(runs=2, waiting=3, held=1, documents=6)
+    assert found.unfinished == 4
+
+
+def test_nothing_is_the_backlog_of_an_empty_ledger(store):
+    assert monitoring.backlog(store) == monitoring.Backlog()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -33,9 +32,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def findings(code: int = 0, **environment: str) -> dict[str, dict]:
-    """What ``check`` finds, by name."""
+    """What ``doctor`` finds, by name."""
     runner = CliRunner(env=environment)
-    result = runner.invoke(cli, ["check", "--json"], standalone_mode=False)
+    result = runner.invoke(cli, ["doctor", "--json"], standalone_mode=False)
     assert result.exception is None
     assert result.return_value == code, result.output
     return {found["name"]: found for found in json.loads(result.output)}
@@ -152,25 +151,16 @@ def test_check_says_which_classifier_auto_takes():
 
 @pytest.mark.parametrize("address", ["", "http://", "http://[::1", "nonsense://x:y", "a b c"])
 def test_check_survives_any_address(address):
+    """Of Ollama as of the broker; a broker that was named and does not answer is to be mended."""
     found = findings(
+        1,
         OLLAMA_HOST=address,
         DOC_CLASSIFY_CLASSIFIER="auto",
         CELERY_BROKER_URL=address or "redis://127.0.0.1:9",
     )
-    assert found["message broker"]["needed"] is False
+    assert found["message broker"]["status"] == "warning"
+    assert "CELERY_BROKER_URL" in found["message broker"]["advice"]
     assert found["classifier"]["found"].startswith("auto: embedded, since")
-
-
-def test_check_finds_a_broker():
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-        found = findings(CELERY_BROKER_URL=f"redis://:hunter2@127.0.0.1:{port}/0")
-    assert found["message broker"] == {
-        "name": "message broker",
-        "needed": False,
-        "ok": True,
-        "found": f"127.0.0.1:{port} answers",
-    }
 
 
 def test_check_names_engines_languages_and_the_database(here):
@@ -179,9 +169,12 @@ def test_check_names_engines_languages_and_the_database(here):
     assert "Word 97" not in found["formats"]["found"]  # needs the extra
     assert found["OCR"]["found"].endswith("with eng")
     assert "the first run makes it" in found["database"]["found"]
+    assert "the first run makes them" in found["tables"]["found"]
     assert not list(here.iterdir())
     open_store("sqlite:///doc-classify.db").close()
-    assert "(SQLite 3." in findings()["database"]["found"]
+    found = findings()
+    assert "(SQLite 3." in found["database"]["found"]
+    assert "as this version" in found["tables"]["found"]
 
 
 def test_check_says_how_to_get_what_is_missing():

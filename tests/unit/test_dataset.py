@@ -9,6 +9,7 @@ import json
 import mailbox
 import os
 import random
+import re
 import subprocess
 import sys
 import xml.dom.minidom
@@ -31,10 +32,13 @@ from doc_classify.dataset import generator as generator_module
 from doc_classify.dataset.compose import LANGUAGES, compose
 from doc_classify.dataset.grammar import expand, tidy
 from doc_classify.dataset.hostile import KEEPS_CATEGORY, KINDS
-from doc_classify.dataset.writers import WRITERS
+from doc_classify.dataset.writers import RARE_FORMATS, WRITERS
 from doc_classify.discovery import walk
 from doc_classify.errors import ConfigurationError, MissingDependencyError
+from doc_classify.extraction import Document, extract
+from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.records import Source, uri_to_path
+from doc_classify.sniffing import sniff
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts/create_test_dataset.py"
@@ -405,3 +409,65 @@ def test_grammar():
     assert tidy("one , two .", "en") == "One, two."
     assert tidy("of Acme Inc..", "en") == "Of Acme Inc."
     assert tidy("quoi ?", "fr") == "Quoi ?"
+
+
+KEYWORDS = (
+    {
+        "invoices": "invoices invoice payment amount due total vat",
+        "contracts": "contracts contract agreement party parties clause termination",
+        "reports": "reports report quarter results summary findings performance",
+        "correspondence": "correspondence dear regards sincerely letter thank wrote",
+        "research": "research study method abstract hypothesis data experiment",
+        "compliance": "compliance policy regulation audit risk gdpr procedure",
+        "other": "other recipe menu news minutes invitation manual",
+    },
+    {
+        "invoices": "invoices invoice bill due iban total receipt",
+        "contracts": "contracts contract agreement parties hereby clause term",
+        "reports": "reports report quarterly summary progress incident revenue",
+        "correspondence": "correspondence dear regards sincerely thanks yours hello",
+        "research": "research abstract study results methods references university",
+        "compliance": "compliance policy gdpr audit controls regulation data",
+        "other": "other recipe travel news manual job story",
+    },
+)
+
+
+@pytest.mark.parametrize("keywords", KEYWORDS, ids=("one", "another"))
+def test_a_list_of_keywords_does_not_solve_it(keywords):
+    lists = {name: text.split() for name, text in keywords.items()}
+    hits = Counter()
+    count = 700
+    for number in range(count):
+        rng = random.Random(f"keywords/{number}")
+        category = CATEGORIES[number % len(CATEGORIES)]
+        language = rng.choices(LANGUAGES, (82, 10, 8))[0]
+        content = compose(rng, category, language, 1 + number % 3)
+        text = "\n".join((content.title, *content.lines())).lower()
+        words = Counter(re.findall(r"[a-z]+", text))
+        for weigh in (sum, lambda found: sum(map(bool, found))):  # all of them, or each once
+            best = max(lists, key=lambda name: weigh([words[word] for word in lists[name]]))
+            hits[weigh is sum] += best == category
+    assert max(hits.values()) / count < 0.7
+    assert min(hits.values()) / count > 0.4  # it is no gibberish either
+
+
+def test_rare_formats_are_read(tmp_path):
+    options = DatasetOptions(count=8, formats=RARE_FORMATS, scanned=0.75, hostile=0, duplicates=0)
+    for label in generate(tmp_path, options):
+        path = tmp_path / label.path
+        found = extract(Document(path, path.name, sniff(path)), ExtractionOptions())
+        assert len(found.text) > 200
+        assert bool(found.ocr_pages) == bool(label.scanned)
+
+
+def test_the_command_reports_as_json(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "doc_classify", "dataset", "--count", "3", "--formats", "txt,MD",
+         "--output", tmp_path / "set", "--json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    assert report["files"] == 3
+    assert report["options"]["formats"] == ["txt", "md"]
+    assert Path(report["labels"]).exists()

@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -23,6 +24,7 @@ _COMMANDS = {
     "resume": "distributed:resume",
     "runs": "runs:runs",
     "status": "runs:status",
+    "backlog": "backlog:backlog",
     "results": "runs:results",
     "export": "runs:export",
     "retry": "runs:retry",
@@ -31,7 +33,12 @@ _COMMANDS = {
     "train": "train:train",
     "init": "setup:init",
     "config": "setup:config",
-    "check": "check:check",
+    "doctor": "doctor:doctor",
+    "check": "doctor:check",
+    "dataset": "dataset:dataset",
+    "benchmark": "benchmark:benchmark",
+    "evaluate": "evaluate:evaluate",
+    "plan": "plan:plan",
 }
 """Command -> module:function; the order is that of the help."""
 
@@ -45,6 +52,7 @@ _HELP = {
     "resume": "Let a run go on that was cancelled, has failed, or whose messages were lost.",
     "runs": "List the runs in the database.",
     "status": "Show how a run stands.",
+    "backlog": "Say what all workers together have left to do.",
     "results": "List the files of a run with their categories.",
     "export": "Write the results of a run to a .json, .jsonl, .csv or .parquet file.",
     "retry": "Do files of a run again.",
@@ -53,7 +61,12 @@ _HELP = {
     "train": "Make a model for the embedded classifier out of labelled documents.",
     "init": "Write doc-classify.toml and taxonomy.toml to start from, into this folder.",
     "config": "Show every setting, its value and where that comes from.",
-    "check": "Say what works on this machine and what is missing.",
+    "doctor": "Look at everything that a run needs, and say what to do where it does not work.",
+    "check": "The same as doctor, under its older name.",
+    "dataset": "Create a folder of realistic, labelled documents, to try out and to measure.",
+    "benchmark": "Measure how fast the documents under PATH are done on this machine.",
+    "evaluate": "Say how often a classifier is right on the labelled documents of LABELLED_DIR.",
+    "plan": "Say what classifying a pile of documents takes, and where each figure comes from.",
 }
 """One line per command, so that the help need not import the commands; tested to agree."""
 
@@ -113,15 +126,15 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Entry point of ``doc-classify``."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``doc-classify``; without ``arguments`` it takes those of the process."""
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that is not UTF-8 shows an escape instead of ending the run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     _end_as_ctrl_c_does_on_sigterm()
-    sys.exit(_run())
+    sys.exit(_run(arguments))
 
 
 def _open_closed_streams() -> None:
@@ -139,10 +152,10 @@ def _open_closed_streams() -> None:
             setattr(sys, name, stream)
 
 
-def _run() -> int:
+def _run(arguments: Sequence[str] | None) -> int:
     """Run the command; returns the exit code."""
     try:
-        code: Any = cli.main(standalone_mode=False)
+        code: Any = cli.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):

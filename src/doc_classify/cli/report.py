@@ -133,7 +133,7 @@ class Report:
                 else "Interrupted. With --use-database the same command would do only the rest."
             )
         if not stats.seen:
-            return "There was nothing to classify: 'doc-classify check' lists what can be read."
+            return "There was nothing to classify: 'doc-classify doctor' lists what can be read."
         if not kept:
             return (
                 "Next: --use-database keeps the results, so that a later run takes only new files."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from doc_classify.cli.options import (
+    Location,
     as_json,
     database_url,
     llm_limits,
@@ -201,17 +203,29 @@ def _line(row: ResultRow) -> str:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write; its ending says how [default: results/results_RUN.json].",
+    type=Location(),
+    help="File to write, or URL in an object store; its ending says how [default: "
+    "results/results_RUN.json].",
 )
 @database_url
 @verbose
-def export(run: str | None, output: Path | None, database_url: str | None, verbose: bool) -> int:
+def export(
+    run: str | None, output: Path | str | None, database_url: str | None, verbose: bool
+) -> int:
     """Write the results of a run to a .json, .jsonl, .csv or .parquet file."""
-    from doc_classify.export import export_results
+    from doc_classify.export import export_results, format_of
 
     with opened(database_url) as (store, _):
         info = run_of(store, run)
+        if isinstance(output, str):
+            from doc_classify.discovery.objects import object_name, upload
+
+            kind = format_of(Path(object_name(output)))
+            with tempfile.TemporaryDirectory(prefix="doc-classify-") as folder:
+                path = Path(folder) / f"results.{kind.value}"
+                upload(export_results(store, info.run_id, path), output)
+            click.echo(one_line(output))
+            return 0
         path = output or Path("results") / f"results_{info.run_id}.json"
         click.echo(shown_path(export_results(store, info.run_id, path)))
     return 0

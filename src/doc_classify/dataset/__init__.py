@@ -14,9 +14,10 @@ from doc_classify.dataset.generator import (
     summarise,
 )
 from doc_classify.dataset.planning import DatasetOptions
-from doc_classify.dataset.writers import FORMATS
+from doc_classify.dataset.writers import ALL_FORMATS, FORMATS
 
 __all__ = [
+    "ALL_FORMATS",
     "CATEGORIES",
     "FORMATS",
     "LABELS_NAME",

@@ -21,7 +21,7 @@ from doc_classify.dataset.grammar import pick
 from doc_classify.dataset.hostile import KEEPS_CATEGORY, make_hostile, wrong_extension
 from doc_classify.dataset.model import Content
 from doc_classify.dataset.planning import DatasetOptions, Job, make_plan
-from doc_classify.dataset.writers import WRITERS
+from doc_classify.dataset.writers import IMAGE_FORMATS, ONE_PAGE, WRITERS
 from doc_classify.dataset.writers.scan import write_scan
 from doc_classify.errors import ConfigurationError, MissingDependencyError
 
@@ -32,9 +32,7 @@ Progress = Callable[[int, int], None]
 
 _DISTRIBUTIONS = {
     "pdf": ("reportlab", "reportlab"),
-    "jpg": ("reportlab", "reportlab"),
-    "png": ("reportlab", "reportlab"),
-    "tiff": ("reportlab", "reportlab"),
+    **dict.fromkeys(IMAGE_FORMATS, ("reportlab", "reportlab")),
     "eml": ("reportlab", "reportlab"),
     "mbox": ("reportlab", "reportlab"),
     "docx": ("docx", "python-docx"),
@@ -155,7 +153,7 @@ def make(job: Job, seed: int, pages: float, attempt: int = 0) -> Made:
     rng = random.Random(f"{seed}/{job.number}/{attempt}")  # noqa: S311 - reproducible
     language = rng.choices(("en", "de", "fr"), (82, 10, 8))[0]
     length = _draw_pages(rng, pages)
-    if job.format in {"jpg", "png"}:
+    if job.format in ONE_PAGE:
         length = 1  # the image of one page
     elif job.scanned:
         length = min(length, max(3, round(pages)))  # reading scans takes seconds a page

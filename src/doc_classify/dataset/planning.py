@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from doc_classify.dataset.compose import CATEGORIES
 from doc_classify.dataset.hostile import KINDS
-from doc_classify.dataset.writers import FORMATS, IMAGE_FORMATS, SCAN_FORMATS
+from doc_classify.dataset.writers import ALL_FORMATS, FORMATS, IMAGE_FORMATS, SCAN_FORMATS
 from doc_classify.errors import ConfigurationError
 
 DEFAULT_SCANNED, DEFAULT_HOSTILE, DEFAULT_DUPLICATES = 0.05, 0.03, 0.02
@@ -34,6 +34,7 @@ _WEIGHTS = {
     "odp": 1,
     "epub": 1,
     "mbox": 1,
+    "tsv": 1,
 }
 # Categories that seldom come in a format, where there is a choice.
 _TABLES = {"contracts": 0.05, "correspondence": 0.05, "research": 0.3}
@@ -43,6 +44,7 @@ _SELDOM: dict[str, dict[str, float]] = {
     "xls": _TABLES,
     "ods": _TABLES,
     "csv": _TABLES,
+    "tsv": _TABLES,
     "pptx": _SLIDES,
     "odp": _SLIDES,
     "epub": {"invoices": 0.05, "correspondence": 0.1, "contracts": 0.3},
@@ -80,7 +82,7 @@ class DatasetOptions:
         if not 1 <= self.pages <= 1000:
             raise ConfigurationError(f"pages must lie between 1 and 1000, got {self.pages}")
         for name, given, known in (
-            ("format", self.formats, FORMATS),
+            ("format", self.formats, ALL_FORMATS),
             ("category", self.categories, CATEGORIES),
         ):
             if unknown := [one for one in given if one not in known]:

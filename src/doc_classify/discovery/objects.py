@@ -30,6 +30,7 @@ from doc_classify.errors import (
     MissingDependencyError,
     SourceChangedError,
     SourceUnreadableError,
+    StorageError,
 )
 from doc_classify.records import Rejected, Source
 
@@ -202,6 +203,26 @@ def fetched(source: Source) -> Iterator[Fetched]:
     """A copy of an object for as long as the context lasts; raises as :func:`fetch` does."""
     with tempfile.TemporaryDirectory(prefix="doc-classify-") as folder:
         yield fetch(source, Path(folder))
+
+
+def upload(path: Path, url: str) -> None:
+    """Put a file into a store, in place of what is there under that name.
+
+    The object appears whole or not at all.
+
+    Raises:
+        ConfigurationError: the URL names no object, or there is no right to write it.
+        StorageError: the store does not answer, or the file cannot be read.
+    """
+    place = _parse(url)
+    if place.is_folder:
+        raise ConfigurationError(f"{place.shown} names no object to write")
+    try:
+        _obstore().put(_open(place), place.key, path)
+    except _errors() as error:
+        fault = fault_of(error)
+        kind = StorageError if fault.kind is Kind.AWAY else ConfigurationError
+        raise kind(f"cannot write {place.shown}: {fault.reason}") from None
 
 
 # --- one object ---------------------------------------------------------------------------------

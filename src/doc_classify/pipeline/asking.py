@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from doc_classify.classification import ClassifierInput
 from doc_classify.classification.breaker import Attempts, Breaker
@@ -182,7 +182,7 @@ class Asking:
                 classification=None if isinstance(found, Failure) else found,
                 failure=failure,
                 extraction=document.extraction if document.fresh else None,
-                timings=Timings(document.timings.extract, time.monotonic() - started),
+                timings=replace(document.timings, classify=time.monotonic() - started),
                 crashes=document.crashes,
                 usage=meter.usage,
             )

@@ -258,6 +258,7 @@ class Stages:
         deaths: dict[int, int] = {}
         while waiting:
             batch = list(waiting)
+            since = time.monotonic()
             requests = [self._request(task) for task in batch]
             async with contextlib.aclosing(worker.answer(requests)) as answers:
                 async for index, answer in answers:
@@ -266,7 +267,9 @@ class Stages:
                     if not isinstance(answer, Death):
                         self._copies.drop([waiting.popleft().source])
                         await self._hand_on(task, answer, died)
+                        since = time.monotonic()
                         continue
+                    busy = time.monotonic() - since
                     await self._in_store(
                         partial(
                             self._store.crashed,
@@ -282,7 +285,7 @@ class Stages:
                         self._copies.drop([waiting.popleft().source])
                         kind = TimeLimitError.kind if answer.timed_out else WorkerCrashError.kind
                         await self._outcomes.put(
-                            _failed(task, Failure(kind, answer.reason), crashes=died + 1)
+                            _failed(task, Failure(kind, answer.reason), died + 1, busy)
                         )
 
     async def _hand_on(self, task: Task, reply: Reply, crashes: int) -> None:
@@ -368,5 +371,8 @@ def _hash_one(
         return Rejected(source.uri, error.kind, str(error))
 
 
-def _failed(task: Task, failure: Failure, crashes: int) -> Outcome:
-    return Outcome(task.document_id, task.file_id, failure=failure, crashes=crashes)
+def _failed(task: Task, failure: Failure, crashes: int, busy: float = 0.0) -> Outcome:
+    timings = Timings(busy=busy)
+    return Outcome(
+        task.document_id, task.file_id, failure=failure, timings=timings, crashes=crashes
+    )

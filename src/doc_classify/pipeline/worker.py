@@ -69,7 +69,7 @@ def _serve(
 
 def _answer(request: Request, config: WorkerConfig, classifier: Classifier | None) -> Reply:
     name = document_name(request.source.uri)
-    started = time.process_time()
+    begun, started = time.perf_counter(), time.process_time()
     extract_seconds = 0.0
     extraction = request.extraction
     classification = failure = None
@@ -95,7 +95,11 @@ def _answer(request: Request, config: WorkerConfig, classifier: Classifier | Non
         classification=classification,
         failure=failure,
         extraction=None if request.extraction is not None else extraction,
-        timings=Timings(extract=extract_seconds, classify=total - extract_seconds),
+        timings=Timings(
+            extract=extract_seconds,
+            classify=total - extract_seconds,
+            busy=time.perf_counter() - begun,
+        ),
         resident=_resident(),
     )
 

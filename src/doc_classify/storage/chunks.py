@@ -33,7 +33,8 @@ INCOMPLETE = "not everything was submitted"
 
 SUBMITTING, RUNNING = "submitting", "running"
 FINISHED, CANCELLED, FAILED = "finished", "cancelled", "failed"
-_OPEN = (SUBMITTING, RUNNING)
+OPEN = (SUBMITTING, RUNNING)
+"""States of a run that is meant to go on."""
 
 _PENDING, _CLAIMED, _DONE = "pending", "claimed", "done"
 
@@ -198,7 +199,7 @@ class ChunkLedger:
                 chunks.c.state == _PENDING,
                 and_(chunks.c.state == _CLAIMED, chunks.c.lease_until < at),
             )
-            wanted = select(runs.c.id).where(runs.c.id == run_id, runs.c.state.in_(_OPEN))
+            wanted = select(runs.c.id).where(runs.c.id == run_id, runs.c.state.in_(OPEN))
             taken = connection.execute(
                 update(chunks)
                 .where(
@@ -246,7 +247,7 @@ class ChunkLedger:
             if claim := self.claim(run_id, number, holder, lease):
                 return claim
             found = self.spec(run_id)
-            if found is None or found[1] not in _OPEN:
+            if found is None or found[1] not in OPEN:
                 return None  # else somebody else was faster
         return None
 
@@ -322,7 +323,7 @@ class ChunkLedger:
         def work(connection: Connection) -> None:
             connection.execute(
                 update(runs)
-                .where(runs.c.id == run_id, runs.c.state.in_(_OPEN), which)
+                .where(runs.c.id == run_id, runs.c.state.in_(OPEN), which)
                 .values(message=message)
             )
 
@@ -358,7 +359,7 @@ class ChunkLedger:
             query = (
                 select(chunks.c.run_id, chunks.c.number)
                 .join(runs, runs.c.id == chunks.c.run_id)
-                .where(runs.c.state.in_(_OPEN), or_(lost, expired), chunks.c.number > beyond)
+                .where(runs.c.state.in_(OPEN), or_(lost, expired), chunks.c.number > beyond)
                 .order_by(chunks.c.run_id, chunks.c.number)
                 .limit(limit)
             )
@@ -425,7 +426,7 @@ class ChunkLedger:
         def work(connection: Connection) -> bool:
             found = connection.execute(
                 update(runs)
-                .where(runs.c.id == run_id, runs.c.state.in_(_OPEN))
+                .where(runs.c.id == run_id, runs.c.state.in_(OPEN))
                 .values(state=state, message=clean(message), heartbeat=now(), finished=now())
             )
             return bool(found.rowcount)

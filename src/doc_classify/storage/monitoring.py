@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, Engine, func, select, text
 
-from doc_classify.storage.chunks import ChunkCounts, ChunkLedger, clock
+from doc_classify.storage.chunks import OPEN, ChunkCounts, ChunkLedger, clock
 from doc_classify.storage.engine import reading
-from doc_classify.storage.schema import attempts, chunks
+from doc_classify.storage.schema import attempts, chunks, runs
 from doc_classify.storage.store import SqlStore
 
 _SAMPLES = 20
@@ -57,6 +57,48 @@ class Connections:
     allowed: int
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is left of all runs that are meant to go on; what workers are scaled by.
+
+    Attributes:
+        runs: those runs.
+        waiting, held: their chunks that nobody works on, and that somebody does.
+        documents: files in those chunks; some of a held chunk may be done already.
+    """
+
+    runs: int = 0
+    waiting: int = 0
+    held: int = 0
+    documents: int = 0
+
+    @property
+    def unfinished(self) -> int:
+        """Chunks of both kinds: the queue alone is empty while the last ones are worked on."""
+        return self.waiting + self.held
+
+
+def backlog(store: SqlStore) -> Backlog:
+    """What all workers together have left to do.
+
+    Raises:
+        StorageError: the database does not answer.
+    """
+    left = (
+        select(
+            func.count(func.distinct(chunks.c.run_id)).label("runs"),
+            func.count().filter(chunks.c.state == "pending").label("waiting"),
+            func.count().filter(chunks.c.state == "claimed").label("held"),
+            func.coalesce(func.sum(chunks.c.files), 0).label("documents"),
+        )
+        .select_from(chunks.join(runs, runs.c.id == chunks.c.run_id))
+        .where(runs.c.state.in_(OPEN), chunks.c.state != "done")
+    )
+    with reading(store.engine) as connection:
+        row = connection.execute(left).one()
+    return Backlog(row.runs, row.waiting, row.held, int(row.documents))
+
+
 def waiting(store: SqlStore, run_id: str) -> Waiting:
     """How a run's chunks stand.
 
@@ -93,9 +135,18 @@ def crashes(store: SqlStore, run_id: str, limit: int) -> list[Crash]:
 
 def connections(store: SqlStore) -> Connections | None:
     """Connections to the server; None where the database is a file."""
-    if store.engine.dialect.name != "postgresql":
+    return connections_to(store.engine)
+
+
+def connections_to(engine: Engine) -> Connections | None:
+    """The same of a database that may have no tables yet.
+
+    Raises:
+        StorageError: the database does not answer.
+    """
+    if engine.dialect.name != "postgresql":
         return None
-    with reading(store.engine) as connection:
+    with reading(engine) as connection:
         row = connection.execute(
             text(
                 f"SELECT count(*) AS used, count(*) FILTER (WHERE {_OURS}) AS ours,"  # noqa: S608

@@ -20,15 +20,7 @@ def has_ledger(url: str) -> bool:
         ConfigurationError: the address is malformed.
         StorageError: the database does not answer.
     """
-    parsed = parse_url(url)
-    if _missing_file(parsed):
-        return False
-    engine = make_engine(url)
-    try:
-        with reading(engine) as connection:
-            return current_revision(connection) is not None
-    finally:
-        engine.dispose()
+    return revision(url) is not None
 
 
 def probe(url: str) -> str:
@@ -52,6 +44,23 @@ def probe(url: str) -> str:
         engine.dispose()
     name = "SQLite" if parsed.get_backend_name() == "sqlite" else "PostgreSQL"
     return f"{mask_url(url)} ({name} {version})"
+
+
+def revision(url: str) -> str | None:
+    """Revision of the tables; None where there are none yet.
+
+    Raises:
+        ConfigurationError: the address is malformed.
+        StorageError: the database does not answer.
+    """
+    if _missing_file(parse_url(url)):
+        return None
+    engine = make_engine(url)
+    try:
+        with reading(engine) as connection:
+            return current_revision(connection)
+    finally:
+        engine.dispose()
 
 
 def _missing_file(url: URL) -> Path | None:

@@ -10,7 +10,7 @@ from doc_classify.dataset.writers.mail import write_eml, write_mbox
 from doc_classify.dataset.writers.office import write_docx, write_pptx
 from doc_classify.dataset.writers.opendocument import write_odp, write_ods, write_odt
 from doc_classify.dataset.writers.pdf import write_pdf
-from doc_classify.dataset.writers.sheets import write_csv, write_xls, write_xlsx
+from doc_classify.dataset.writers.sheets import write_csv, write_tsv, write_xls, write_xlsx
 from doc_classify.dataset.writers.text import write_json, write_md, write_rtf, write_txt
 from doc_classify.dataset.writers.web import write_epub, write_html, write_xml
 
@@ -35,8 +35,17 @@ WRITERS: dict[str, Callable[[Content, random.Random], Written]] = {
     "txt": write_txt,
     "md": write_md,
     "csv": write_csv,
+    "tsv": write_tsv,
     "json": write_json,
 }
-SCAN_FORMATS = ("pdf", "jpg", "tiff", "png")
-IMAGE_FORMATS = ("jpg", "tiff", "png")
-FORMATS = (*WRITERS, *IMAGE_FORMATS)
+SCAN_FORMATS = ("pdf", "jpg", "tiff", "png", "gif", "bmp", "webp")
+IMAGE_FORMATS = SCAN_FORMATS[1:]
+ONE_PAGE = ("jpg", "png", "gif", "bmp", "webp")
+RARE_FORMATS = ("tsv", "gif", "bmp", "webp")
+"""Written only on request. There is no free writer of .msg, .doc, .ppt and .xlsb files."""
+ALL_FORMATS = (
+    *(name for name in (*WRITERS, *IMAGE_FORMATS) if name not in RARE_FORMATS),
+    *RARE_FORMATS,
+)
+FORMATS = ALL_FORMATS[: -len(RARE_FORMATS)]
+"""Those of an ordinary mixture."""

@@ -73,9 +73,9 @@ def _grain(page: Image.Image, noise: np.random.Generator, strength: float) -> Im
 
 
 def write_scan(content: Content, rng: random.Random, extension: str) -> tuple[bytes, int]:
-    """A scan as ``pdf``, ``png``, ``jpg`` or ``tiff``, and its number of pages.
+    """A scan in one of ``SCAN_FORMATS``, and its number of pages.
 
-    PNG and JPEG files have one page: the first.
+    Images have one page, the first; only TIFF files have them all.
     """
     pages, look = draw_pages(content, rng)
     out = io.BytesIO()
@@ -94,6 +94,10 @@ def write_scan(content: Content, rng: random.Random, extension: str) -> tuple[by
             dpi=(DPI, DPI),
         )
         return out.getvalue(), len(pages)
+    if extension in {"bmp", "gif", "webp"}:
+        # The quality is of WebP alone; the others have no choice.
+        pages[0].save(out, extension.upper(), quality=rng.randint(45, 80))
+        return out.getvalue(), 1
     if extension == "png":
         # Sixteen even greys; a palette made to fit would spend them all on the noise.
         pages[0].point(lambda value: value // 16 * 17).save(out, "PNG", dpi=(DPI, DPI))

@@ -98,3 +98,10 @@ def write_csv(content: Content, rng: random.Random) -> tuple[bytes, None]:
     csv.writer(out, delimiter=separator, lineterminator="\r\n").writerows(grid(content))
     encoding = pick(rng, ("utf-8", "utf-8-sig", "cp1252"))
     return out.getvalue().encode(encoding, "replace"), None
+
+
+def write_tsv(content: Content, rng: random.Random) -> tuple[bytes, None]:
+    """Tab separated values in UTF-8."""
+    out = io.StringIO(newline="")
+    csv.writer(out, "excel-tab", lineterminator="\n").writerows(grid(content))
+    return out.getvalue().encode(), None
