@@ -26,7 +26,7 @@ from doc_classify.benchmark.setting import this_machine
 from doc_classify.benchmark.spool import Spool
 from doc_classify.classification import make_classifier
 from doc_classify.classification.llm import LlmClassifier
-from doc_classify.classification.opening import open_classifier
+from doc_classify.classification.opening import open_classifier, taxonomy_of
 from doc_classify.errors import ConfigurationError
 from doc_classify.pipeline.plan import Plan
 from doc_classify.settings import Settings
@@ -103,7 +103,7 @@ async def measure(
         ConfigurationError: something in the settings cannot be used.
         StorageError, WorkerStartError, ServerError: a run cannot go on.
     """
-    taxonomy = settings.make_taxonomy()
+    taxonomy = taxonomy_of(settings)
     measured: list[Operation] = []
     async with open_classifier(settings, taxonomy, include_reasoning=include_reasoning) as chosen:
         on_progress(f"Classifier {chosen.reason}")

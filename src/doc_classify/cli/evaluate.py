@@ -72,6 +72,7 @@ def evaluate(
     Documents that could not be classified are counted apart, and never as right. Nothing is
     stored.
     """
+    from doc_classify.classification.opening import taxonomy_of
     from doc_classify.cli.progress import ProgressReport
     from doc_classify.evaluation import report
     from doc_classify.evaluation.evaluate import evaluate as run_evaluation
@@ -82,7 +83,8 @@ def evaluate(
     if html_file:
         _check(html_file)
     labels = find_labels(path, labels_file, names)
-    given = settings.make_taxonomy() if settings.categories or settings.taxonomy else None
+    named = settings.categories or settings.taxonomy or settings.embedded_model
+    given = taxonomy_of(settings) if named else None
     taxonomy = taxonomy_for(labels, given, recursive=settings.recursive)
     progress = ProgressReport(None, recursive=settings.recursive, shown=not as_json)
     with progress:

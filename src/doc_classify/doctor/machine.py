@@ -97,7 +97,9 @@ def database_disk(file: Path) -> Finding:
 
 
 def _categories(settings: Settings) -> str:
-    return ", ".join(settings.make_taxonomy().names)
+    from doc_classify.classification.opening import taxonomy_of
+
+    return ", ".join(taxonomy_of(settings).names)
 
 
 def _formats(_settings: Settings) -> str:
