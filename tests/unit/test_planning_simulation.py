@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from doc_classify.errors import ConfigurationError
 from doc_classify.planning.catalogue import Assumed, services
 from doc_classify.planning.demand import Demands
 from doc_classify.planning.model import Fleet, Llm, estimate
@@ -150,3 +151,9 @@ def test_rare_scans_do_not_make_the_simulated_rate_a_matter_of_luck() -> None:
     for seed in range(1, 4):
         played = simulate(Fleet(1, 16, 32, 16), mixed, SERVICES, Assumed(0.01), 500_000, seed=seed)
         assert abs(played.beside_formula) < 0.04, (seed, played)
+
+
+def test_documents_that_outlast_their_machines_are_not_waited_for() -> None:
+    fleet = Fleet(2, 4, 16, 4, distributed=True, losses_per_day=0.05)
+    with pytest.raises(ConfigurationError, match="longer than a machine"):
+        simulate(fleet, demand(3e6, 0.0, 0.0, 0.0), SERVICES, Assumed(), 500_000)
