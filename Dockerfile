@@ -28,6 +28,9 @@ ENV PATH=/opt/doc-classify/bin:$PATH \
     HOME=/work \
     PYTHONUNBUFFERED=1
 WORKDIR /work
+# Where a platform lays an empty volume over these, it takes their rights from here; Amazon ECS does
+# so only for folders that are declared (Developer Guide, "Use bind mounts"), else root alone writes.
+VOLUME ["/work", "/tmp"]
 USER 10001:10001
 # No HEALTHCHECK: what is healthy depends on the command. docker-compose-workers.yml has them.
 CMD ["doc-classify", "--help"]

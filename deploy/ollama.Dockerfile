@@ -7,4 +7,6 @@ ENV OLLAMA_MODELS=/models OLLAMA_NOPRUNE=1 HOME=/tmp
 RUN ollama serve & \
     until ollama list >/dev/null 2>&1; do sleep 1; done; \
     ollama pull "${MODEL}" && chmod -R a+rX /models && rm -rf /tmp/.ollama
+# An empty volume over it then has its rights also on Amazon ECS, see the other Dockerfile.
+VOLUME ["/tmp"]
 USER 10001:10001

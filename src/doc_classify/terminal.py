@@ -18,6 +18,11 @@ def one_line(text: str) -> str:
     text = " ".join(text.split())
     if len(text) > _LONGEST:
         text = text[: _LONGEST - 1] + "…"
+    return escaped(text)
+
+
+def escaped(text: str) -> str:
+    """A line as it is, its spaces and its length too, without what a terminal would obey."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

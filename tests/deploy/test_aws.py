@@ -45,6 +45,14 @@ def test_cfn_lint_finds_nothing():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_what_is_laid_over_an_image_is_declared_there_else_only_root_could_write_to_it():
+    files = {"worker": "Dockerfile", "command": "Dockerfile"}
+    for name, container in containers().items():
+        text = (FOLDER.parents[1] / files.get(name, "deploy/ollama.Dockerfile")).read_text("utf-8")
+        (declared,) = re.findall(r"^VOLUME (.+)$", text, re.MULTILINE)
+        assert {one["ContainerPath"] for one in container["MountPoints"]} <= {*json.loads(declared)}
+
+
 def test_every_template_is_one_of_the_stacks():
     assert {path.stem for path in FOLDER.glob("*.yaml")} == set(STACKS)
 

@@ -138,6 +138,51 @@ def test_other_prices_and_another_benchmark(here: Path) -> None:
     assert planned("--core-speed", "2")["seconds"] < 0.6 * planned()["seconds"]
 
 
+def test_files_of_others_give_no_orders_to_the_terminal(here: Path) -> None:
+    prices, measured = here / "prices.toml", here / "measured.json"
+    prices.write_text(
+        PRICES.read_text("utf-8").replace('"USD"', r'"\u001b[31mX\n"'), "utf-8"
+    )  # fmt: skip
+    data = json.loads(packaged_benchmark().read_bytes())
+    data["machine"]["cpu"] = "\x1b[2Jevil\nline"
+    measured.write_text(json.dumps(data), "utf-8")
+    options = ("--prices", str(prices), "--cloud", "aws")
+    for text in (plan(*options, "--list"), plan(*options, "--benchmark", str(measured))):
+        assert "\x1b" not in text and "\\x1b[31mX\\n" in text
+    assert "\\x1b[2Jevil\\nline, 2 cores" in text
+
+
+@pytest.mark.parametrize(("old", "new"), [("hour = 0.68", "hour = 1e308"), ("= 16", "= 99999999")])
+def test_prices_of_no_meaning(here: Path, old: str, new: str) -> None:
+    prices = here / "prices.toml"
+    prices.write_text(PRICES.read_text("utf-8").replace(old, new, 1), "utf-8")
+    options = ["plan", "--cloud", "aws", "--prices", str(prices)]
+    result = CliRunner().invoke(cli, options, standalone_mode=False)
+    assert isinstance(result.exception, ConfigurationError)
+    assert "less than or equal to" in str(result.exception)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e12, 1e308])
+def test_a_benchmark_of_nothing_and_of_everything(here: Path, value: float) -> None:
+    def changed(found: object, name: str = "") -> object:
+        if isinstance(found, dict):
+            return {key: changed(one, key) for key, one in found.items()}
+        if isinstance(found, list):
+            return [changed(one, name) for one in found]
+        return value if isinstance(found, float) and name != "wall_seconds" else found
+
+    file = here / "measured.json"
+    file.write_text(json.dumps(changed(json.loads(packaged_benchmark().read_bytes()))), "utf-8")
+    for deadline in ((), ("--deadline", "5m", "--margin", "0")):
+        options = ["plan", "--json", "--cloud", "aws", "--benchmark", str(file), *deadline]
+        result = CliRunner().invoke(cli, options, standalone_mode=False)
+        if value > 1e12:
+            assert isinstance(result.exception, ConfigurationError), result.exception
+        else:
+            assert result.exception is None, result.exception
+            assert "Infinity" not in result.stdout and "NaN" not in result.stdout
+
+
 def test_the_listing_names_all_there_is() -> None:
     text = plan("--list")
     for name in (*configurations(), "cpu-2", "hosted", "c6i.4xlarge"):
@@ -156,6 +201,7 @@ def test_the_listing_names_all_there_is() -> None:
         (("--margin", "100%"), "no time"),
         (("--read", "x"), "pages must be"),
         (("--llm", "benchmark"), "asked no LLM"),
+        (("--spot",), "give --cloud or --machine"),
     ],
 )
 def test_what_cannot_be_planned_is_said(options: tuple[str, ...], message: str) -> None:
@@ -169,7 +215,8 @@ def test_what_cannot_be_planned_is_said(options: tuple[str, ...], message: str) 
     [
         ("--deadline", "7"), ("--deadline", "0d"), ("--deadline", "-1d"), ("--scanned", "110%"),
         ("--scanned", "nan"), ("--documents", "0"), ("--pages", "0"), ("--llm-rate", "0"),
-        ("--core-speed", "0"), ("--machines", "0"), ("--cloud", "elsewhere"),
+        ("--core-speed", "0"), ("--machines", "0"), ("--workers", "100000000"),
+        ("--cloud", "elsewhere"),
     ],
 )  # fmt: skip
 def test_values_that_mean_nothing_are_usage_errors(options: tuple[str, ...]) -> None:

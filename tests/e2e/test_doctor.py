@@ -120,6 +120,9 @@ def test_without_celery_one_machine_is_all_there_is(monkeypatch: pytest.MonkeyPa
     found = doctor(0)["message broker"]
     assert found["status"] == "absent"
     assert "doc-classify[distributed]" in found["advice"]
+    found = doctor(1, CELERY_BROKER_URL="redis://127.0.0.1:9/0")["message broker"]
+    assert found["status"] == "warning"
+    assert "doc-classify[distributed]" in found["advice"]
 
 
 # --- the database ---------------------------------------------------------------------------------

@@ -80,6 +80,10 @@ def test_the_script_measures_and_reports(documents, tmp_path):
     shown = dict(re.findall(r"^  (\w[^:]+): (.+)$", done.stdout, re.MULTILINE))
     [saved] = (tmp_path / "benchmark_results").glob("benchmark_results_*.json")
     middle = read_result(saved).operations[0].middle
+    assert read_result(saved).command == (
+        f"doc-classify benchmark {documents} --operations end_to_end --workers 1 --repeat 2 "
+        "--output-dir benchmark_results/"
+    )
     assert shown["Total Files"].startswith(f"{middle.files} (and 2 copies")
     assert shown["Success Rate"].startswith(f"{middle.succeeded}/{middle.files} (")
     assert float(shown["Operations per Second"].replace(",", "")) == pytest.approx(
@@ -301,6 +305,12 @@ def test_nothing_but_failures_is_no_accuracy(tmp_path):
     done = run(tmp_path, "evaluate", "labelled", "--html", "page.html", code=1)
     assert "0 right, 0 wrong, 1 failed" in done.stdout
     assert "Accuracy: -\n" in done.stdout
+
+
+def test_an_evaluation_that_is_not_made_leaves_no_page(tmp_path):
+    (tmp_path / "empty").mkdir()
+    run(tmp_path, "evaluate", "empty", "--html", "page.html", code=2)
+    assert not (tmp_path / "page.html").exists()
 
 
 @pytest.mark.parametrize(

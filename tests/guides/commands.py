@@ -216,7 +216,7 @@ def _docker(words: list[str]) -> None:
 def _pip(words: list[str]) -> None:
     assert words[0] == "install", words
     for word in words[1:]:
-        extras = re.fullmatch(r"doc-classify\[(.*)\]", word)
+        extras = re.fullmatch(r"(?:doc-classify|\.)\[(.*)\]", word)
         assert word in (".", "-e") or (
             extras and set(extras[1].split(",")) <= set(_project()["optional-dependencies"])
         )

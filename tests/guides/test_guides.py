@@ -216,6 +216,7 @@ def test_nothing_of_a_guide_is_passed_over():
         "kubectl -n doc-classify exec deployment/worker -- doc-classify stats",
         'task \'["export", "--out", "x.csv"]\'',
         "pip install doc-classify[object]",
+        "pip install '.[datasets]'",
     ],
 )
 def test_a_mistake_in_a_command_that_is_not_run_is_found(line: str):

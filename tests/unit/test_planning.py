@@ -36,7 +36,7 @@ DAY = 86_400.0
 
 def demand(worker: float = 0.05, parent: float = 0.001) -> Demands:
     """Of digital documents alone."""
-    return Demands(worker, None, 0.0, 0.0, parent, 0.0, 150_000_000, None, "benchmark", ())
+    return Demands(worker, None, 0.0, 0.0, parent, 0.0, 0.0, 150_000_000, None, "benchmark", ())
 
 
 def known(work: Workload = WORK, **changes: object) -> Knowledge:

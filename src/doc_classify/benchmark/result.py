@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AllowInfNan, Field, NonNegativeInt, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, Field, TypeAdapter, ValidationError
 
 from doc_classify.errors import ConfigurationError
 from doc_classify.terminal import shown_path
@@ -26,8 +26,8 @@ OPERATIONS = ("extract", "classify", "store", "end_to_end")
 """What can be measured, in the order in which the documents go through it."""
 
 OperationName = Literal["extract", "classify", "store", "end_to_end"]
-Figure = Annotated[float, AllowInfNan(False), Field(ge=0)]
-Count = NonNegativeInt
+Figure = Annotated[float, AllowInfNan(False), Field(ge=0, le=1e12)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Repeat:
         failures: number by kind.
     """
 
-    wall_seconds: Annotated[Figure, Field(gt=0)]
+    wall_seconds: Annotated[Figure, Field(ge=1e-9)]
     start_seconds: Figure
     files: Count
     failed: Count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,8 @@ from doc_classify.cli import EXIT_SOME_FAILED
 from doc_classify.cli.options import as_json, llm_limits, settings_from, verbose, what_and_how
 from doc_classify.errors import ConfigurationError
 from doc_classify.terminal import one_line, shown_path
+
+_TYPED = "doc_classify.typed"
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -33,7 +34,15 @@ def _numbers(
         raise click.BadParameter(f"{value!r} is no list of numbers such as 1,2,4") from None
 
 
-@click.command()
+class _Told(click.Command):
+    """Keeps what was typed, for the result to name it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Told)
 @click.argument("path", type=click.Path(path_type=Path, exists=True))
 @click.option(
     "--operations",
@@ -112,7 +121,7 @@ def benchmark(
         workers=workers or (settings.worker_count,),
         repeats=repeat,
         database_url=database_url,
-        command=_command(database_url),
+        command=_command(database_url, what.get("address")),
     )
     old = read_result(compare_with) if compare_with else None
     _prepare(output_dir, path)
@@ -154,12 +163,14 @@ def _say(line: str) -> None:
     click.echo(one_line(line), err=True)
 
 
-def _command(database_url: str | None) -> str:
-    """The command line, without a database's password."""
+def _command(*urls: str | None) -> str:
+    """The command line, without the passwords in these addresses."""
     from doc_classify.storage import mask_url
 
-    shown = shlex.join(["doc-classify", *sys.argv[1:]])
-    return shown.replace(database_url, mask_url(database_url)) if database_url else shown
+    typed = click.get_current_context().meta[_TYPED]
+    for url in filter(None, urls):
+        typed = [argument.replace(url, mask_url(url)) for argument in typed]
+    return shlex.join(["doc-classify", "benchmark", *typed])
 
 
 def _prepare(folder: Path, documents: Path) -> None:

@@ -97,19 +97,21 @@ def evaluate(
             on_notice=progress.notice,
             on_choice=lambda reason: click.echo(f"Classifier {one_line(reason)}", err=True),
         )
-    if html_file:
-        html_file.write_text(page(found), "utf-8")
     click.echo(json.dumps(asdict(found)) if as_json else "\n".join(report.lines(found)))
     if html_file:
+        html_file.write_text(page(found), "utf-8")
         click.echo(f"Page: {shown_path(html_file)}", err=True)
     return EXIT_SOME_FAILED if found.failed else 0
 
 
 def _check(file: Path) -> None:
-    """Fail before the run and not after it."""
+    """Fail before the run and not after it; leave no empty page where the run does not end."""
+    new = not file.exists()
     try:
         with file.open("ab"):
             pass
+        if new:
+            file.unlink()
     except OSError as error:
         raise ConfigurationError(
             f"cannot write to {shown_path(file)}: {error.strerror or error}"

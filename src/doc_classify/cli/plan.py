@@ -114,15 +114,15 @@ class Finite(click.FloatRange):
     metavar="N",
     help="Documents an hour of one LLM server, as 'doctor' tells.",
 )
-@click.option("--llm-servers", type=click.IntRange(1), metavar="N", help="How many of them.")
+@click.option("--llm-servers", type=click.IntRange(1, 10**5), metavar="N", help="How many of them.")
 @click.option("--cascade-share", type=Share(), help="Documents that the LLM is asked about.")
 @click.option("--cloud", type=click.Choice(_CLOUDS), help="Rent the machines there.")
 @click.option("--machine", metavar="NAME", help="Machine to rent; --list names them.")
 @click.option("--profile", metavar="NAME", help="A configuration by name; --list names them.")
-@click.option("--machines", type=click.IntRange(1), metavar="N", help="So many, no more.")
+@click.option("--machines", type=click.IntRange(1, 10**5), metavar="N", help="So many, no more.")
 @click.option(
     "--workers",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 4096),
     metavar="N",
     help="Worker processes of a machine [default: its cores].",
 )
@@ -153,18 +153,19 @@ def plan(listing: bool, as_json: bool, verbose: bool, **options: Any) -> int:
     Ends with exit code 3 when the deadline cannot be met with the machines given.
     """
     from doc_classify.planning.report import plan_lines, plan_to_dict
+    from doc_classify.terminal import escaped
 
     settings = load_settings()
     if listing:
         for line in _listing(options["prices"]):
-            click.echo(line)
+            click.echo(escaped(line))
         return 0
     made = _plan(settings, **options)
     if as_json:
         click.echo(json.dumps(plan_to_dict(made)))
     else:
         for line in plan_lines(made):
-            click.echo(line)
+            click.echo(escaped(line))
     return EXIT_COULD_NOT_RUN if made.feasible is False else 0
 
 
@@ -206,6 +207,8 @@ def _plan(
     known, notes = _known(benchmark, prices, work, core_speed)
     rented = machine or (chosen.machine if chosen else None)
     rented = rented or (known.prices.machine if cloud else None)
+    if spot and rented is None:
+        raise ConfigurationError("--spot is for rented machines: give --cloud or --machine")
     spot = spot or bool(chosen and chosen.spot)
     fleet = _fleet(settings, known, rented, chosen, machines, workers, spot=spot)
     if llm:

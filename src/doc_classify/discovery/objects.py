@@ -549,7 +549,7 @@ def _obstore() -> Any:
         import obstore.exceptions
         import obstore.store
     except ImportError as error:
-        purpose = "read documents from an object store"
+        purpose = "reach an object store"
         raise MissingDependencyError("obstore", "objects", purpose) from error
     return obstore
 

@@ -122,8 +122,11 @@ def _broker(settings: Settings) -> tuple[Finding, bool]:
     name = "message broker"
     chosen = load_settings_with_origins()[1].get("celery_broker_url") != "default"
     if not celery_installed():
-        missing = f"celery is not installed; {_NOT_NEEDED}"
-        return Finding(name, "absent", missing, "pip install 'doc-classify[distributed]'"), False
+        advice = "pip install 'doc-classify[distributed]'"
+        if chosen:
+            said = "celery is not installed, and CELERY_BROKER_URL is set"
+            return judged(name, said, f"{advice}; {_NOT_NEEDED}: unset it there"), False
+        return Finding(name, "absent", f"celery is not installed; {_NOT_NEEDED}", advice), False
     try:
         found = _ask_redis(settings)
     except DocClassifyError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from doc_classify.evaluation.result import Evaluation, Mistake
-from doc_classify.evaluation.statistics import Interval
+from doc_classify.evaluation.statistics import Interval, Point
 from doc_classify.terminal import one_line
 
 _MATRIX_AT_MOST = 12
@@ -127,8 +127,7 @@ def _sureness(found: Evaluation) -> Iterator[str]:
         )
     if found.selective:
         yield f"Taking only the surest answers, by {found.sureness}:"
-        for wanted in _COVERAGES:
-            point = next(one for one in found.selective if one.coverage >= wanted - 1e-9)
+        for point in dict.fromkeys(_at_least(found.selective, share) for share in _COVERAGES):
             yield (
                 f"  {point.coverage:>5.0%} of the documents ({found.sureness} "
                 f"{point.threshold:.3f} and more): accuracy {point.accuracy:.3f}"
@@ -141,6 +140,11 @@ def _sureness(found: Evaluation) -> Iterator[str]:
             f"{of_interval(review.accuracy_of_rest_95)}"
         )
     yield ""
+
+
+def _at_least(points: Iterable[Point], coverage: float) -> Point:
+    """The point with the least documents that are at least such a share."""
+    return next(point for point in points if point.coverage >= coverage - 1e-9)
 
 
 def _sure(mistake: Mistake) -> str:

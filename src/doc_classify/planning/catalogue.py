@@ -19,9 +19,10 @@ from pydantic.dataclasses import dataclass
 from doc_classify.errors import ConfigurationError
 from doc_classify.terminal import one_line, shown_path
 
-Amount = Annotated[float, AllowInfNan(False), Field(ge=0)]
-Positive = Annotated[float, AllowInfNan(False), Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, AllowInfNan(False), Field(ge=0, le=1e9)]
+Positive = Annotated[float, AllowInfNan(False), Field(gt=0, le=1e12)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+Cores = Annotated[int, Field(ge=1, le=4096)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 _STRICT = ConfigDict(extra="forbid")
@@ -34,7 +35,7 @@ class Priced:
 
     hour: Amount
     source: str
-    cores: Count = 1
+    cores: Cores = 1
     memory_gb: Positive = 1.0
 
 
@@ -205,9 +206,9 @@ class Configuration:
 
     title: str
     machines: Count
-    workers: Count
+    workers: Cores
     machine: str | None = None
-    cores: Count | None = None
+    cores: Cores | None = None
     memory_gb: Positive | None = None
     in_flight: Count | None = None
     spot: bool = False

@@ -53,7 +53,8 @@ class Demands:
         scanned_share: share of the latter kind.
         classify: of the classifier in the worker.
         parent: of the process that hashes, stores and hands out, on one machine.
-        sigma: spread of the time of reading: standard deviation of its logarithm.
+        sigma: spread of the time of reading without OCR: standard deviation of its logarithm;
+            ``scanned_sigma`` the same with OCR.
         worker_bytes: memory of one worker process at its peak.
         llm_seconds: of an LLM's server for a document, where the benchmark asked one.
         benchmark: the measurement, in words.
@@ -66,6 +67,7 @@ class Demands:
     classify: float
     parent: float
     sigma: float
+    scanned_sigma: float
     worker_bytes: int
     llm_seconds: float | None
     benchmark: str
@@ -157,7 +159,8 @@ def demands(result: BenchmarkResult, work: Workload, *, core_speed: float = 1.0)
         scanned_share=share,
         classify=seconds / core_speed,
         parent=parent / core_speed,
-        sigma=_sigma(middle.text if middle.text.files else middle.ocr),
+        sigma=_sigma(middle.text),
+        scanned_sigma=_sigma(middle.ocr),
         worker_bytes=int(memory),
         llm_seconds=llm,
         benchmark=_where(result, operation),

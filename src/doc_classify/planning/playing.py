@@ -18,7 +18,7 @@ T_95 = 2.093
 _PLACES = 300
 """Documents in flight that are played: more of them change nothing but the warm-up."""
 _WARM_UP = 0.25
-_QUANTILES = 400
+_QUANTILES = 100
 _LLM_SIGMA = 0.3
 
 Events = Generator[Any, Any, None]
@@ -43,7 +43,9 @@ class Run:
         self.fleet, self.demand, self.assumed = fleet, demand, assumed
         self.estimate = estimate(fleet, demand, services, assumed)
         self.random = random.Random(seed)  # noqa: S311 (no secret)
-        self.reading, self.answering = self.factors(demand.sigma), self.factors(_LLM_SIGMA)
+        self.reading = self.factors(demand.sigma)
+        self.scanning = self.factors(demand.scanned_sigma)
+        self.answering = self.factors(_LLM_SIGMA)
         self.scans = self.asks = 0.0
         self.documents = documents
         self.left = documents
@@ -221,8 +223,9 @@ class Run:
         self.scans += demand.scanned_share
         scanned = self.scans >= 1
         self.scans -= scanned
-        mean = (demand.scanned if scanned else demand.digital) or 0.0
-        return mean * next(self.reading) + demand.classify
+        if scanned:
+            return (demand.scanned or 0.0) * next(self.scanning) + demand.classify
+        return demand.digital * next(self.reading) + demand.classify
 
     def factors(self, sigma: float) -> Iterator[float]:
         """Factors of a lognormal distribution of mean 1, without end.

@@ -10,13 +10,15 @@ from doc_classify.planning.figures import Figure
 from doc_classify.planning.model import LLM, WORKERS
 from doc_classify.planning.plan import Plan
 from doc_classify.summary import duration
-from doc_classify.terminal import one_line
 
 _SHOWN = 4
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
-    """The plan, line by line. Every number has its origin in brackets, or below."""
+    """The plan, line by line. Every number has its origin in brackets, or below.
+
+    Names and sources are as the files have them: a terminal wants :func:`.terminal.escaped`.
+    """
     yield _heading(plan)
     yield ""
     yield from _fleet(plan)
@@ -32,7 +34,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield ""
     yield f"Computed from the {plan.demand.benchmark}, and"
     for figure in plan.figures:
-        yield f"  {figure.kind:<9} {figure.name}: {_value(figure)} ({one_line(figure.source)})"
+        yield f"  {figure.kind:<9} {figure.name}: {_value(figure)} ({figure.source})"
 
 
 def _heading(plan: Plan) -> str:
@@ -145,7 +147,7 @@ def _costs(plan: Plan) -> Iterator[str]:
         yield (
             f"              {cost.name}: {cost.on_demand:,.2f}"
             f"{f' (spot {cost.spot:,.2f})' if cost.spot < cost.on_demand else ''} "
-            f"[{one_line(cost.source)}]"
+            f"[{cost.source}]"
         )
     kept = sum(cost.on_demand for cost in plan.costs_kept)
     if plan.asked.deadline and kept > on_demand * 1.01:

@@ -16,12 +16,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from doc_classify.errors import ConfigurationError
 from doc_classify.planning.catalogue import Assumed, Services
 from doc_classify.planning.demand import Demands
 from doc_classify.planning.model import Fleet, estimate
 from doc_classify.planning.playing import Run
 
 _STRETCH = 12_000
+_DAY = 86_400.0
 _PROCESSES = 64
 """Worker processes that are played; a bigger fleet is played by a part of it."""
 _DEATHS = 50.0
@@ -75,7 +77,16 @@ def simulate(
     """Play a fleet, and say how long it takes for all documents.
 
     Time and memory depend on ``stretch``, not on ``documents``.
+
+    Raises:
+        ConfigurationError: a document takes longer than a machine lasts.
     """
+    longest = max(demand.digital, demand.scanned or 0.0) + demand.classify
+    if longest * fleet.losses_per_day > _DAY:
+        raise ConfigurationError(
+            f"one document takes {longest / _DAY:,.0f} days, longer than a machine on spot lasts: "
+            "hardly any would ever be done, and there is nothing to simulate"
+        )
     part, services, scale = _part(fleet, services)
     calm = part.changed(losses_per_day=0.0)
     run = Run(calm, demand, services, assumed, seed, stretch)
@@ -156,7 +167,7 @@ def _losses(
     # So often that they cost a fifth, where the formula is right: far from full, far from noise.
     faster = max(1.0, 0.25 / share) if share else 1.0
     often = fleet.losses_per_day * faster
-    seconds = _DEATHS * 86_400 / (often * fleet.machines)
+    seconds = _DEATHS * _DAY / (often * fleet.machines)
     together = max(1.0, rate * seconds / (2 * stretch))
     coarse, coarse_demand, coarse_services = _together(fleet, demand, services, together)
     needed = max(stretch, int(rate / together * seconds))

@@ -80,7 +80,7 @@ def smallest(
     many = fleet.changed(distributed=True)
     each = min(
         many.cores / (core_seconds(many, demand, services) * again),
-        many.workers / (demand.worker * again),
+        many.workers / (demand.worker * again) if demand.worker else math.inf,
     )
     costs = services.figures
     many = many.changed(
