@@ -1,0 +1,211 @@
+"""From labelled documents to a trained model.
+
+Documents are turned into rows of hashed words as they come, about 12 bytes for each different
+word, and their texts are not kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from doc_classify.classification.base import ClassifierInput
+from doc_classify.classification.calibration import calibrated
+from doc_classify.classification.embedded import EmbeddedClassifier
+from doc_classify.classification.features import Row, row
+from doc_classify.classification.head import HeldOut, fit
+from doc_classify.classification.model_file import Provenance, TrainedModel, zero_shot_shares
+from doc_classify.errors import ConfigurationError
+from doc_classify.taxonomy import Taxonomy
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A document and what is known of its category.
+
+    Attributes:
+        document: as a classifier gets it.
+        label: the category, or a probability for each (an LLM's); what is left out has none.
+        weight: how much it counts; a person's word may count more than a model's.
+        group: documents that are alike for another reason than their category (a source, a
+            folder), to be held out together when a model is judged.
+        key: what it is known by: a later document of the same key takes its place. By default its
+            own words.
+    """
+
+    document: ClassifierInput
+    label: str | Mapping[str, float]
+    weight: float = 1.0
+    group: str = ""
+    key: str = ""
+
+
+class Example(NamedTuple):
+    """What is kept of a document: its row, its label as (C,), and the prior as (C,)."""
+
+    row: Row
+    target: NDArray[np.float32]
+    prior: NDArray[np.float32]
+    weight: float
+    group: str
+
+
+class Learnt(NamedTuple):
+    """A model, and what it says of documents that it did not learn from.
+
+    ``targets`` (n, C), ``groups`` and ``keys`` (n) are those of the examples, in the order that
+    ``held_out.rows`` refers to.
+    """
+
+    model: TrainedModel
+    held_out: HeldOut
+    targets: Floats
+    groups: tuple[str, ...]
+    keys: tuple[str, ...]
+
+
+class TrainingSet:
+    """Labelled documents, reduced to what training needs.
+
+    Args:
+        taxonomy: the categories.
+        zero_shot: build on the zero-shot classifier, where that turns out to help.
+    """
+
+    def __init__(self, taxonomy: Taxonomy, *, zero_shot: bool = True) -> None:
+        self.taxonomy = taxonomy
+        self.zero_shot = EmbeddedClassifier(taxonomy) if zero_shot else None
+        self.examples: dict[str, Example] = {}
+        self._places = {name: at for at, name in enumerate(taxonomy.names)}
+
+    def add(self, labelled: Labelled) -> bool:
+        """Take in a document; False where it has no words to learn from.
+
+        Raises:
+            ConfigurationError: the label names no category of the taxonomy, or the weight or a
+                probability is no positive number.
+        """
+        target = self._target(labelled.label)
+        if not (np.isfinite(labelled.weight) and labelled.weight > 0):
+            raise ConfigurationError(f"a weight is a positive number, got {labelled.weight}")
+        seen = row(labelled.document)
+        if not len(seen.indices):
+            return False
+        prior = np.zeros(len(target), np.float32)
+        if self.zero_shot:
+            shares = zero_shot_shares(self.zero_shot, labelled.document, self.taxonomy.names)
+            prior = shares.astype(np.float32)
+        key = (
+            labelled.key
+            or hashlib.sha256(seen.indices.tobytes() + seen.values.tobytes()).hexdigest()
+        )
+        self.examples[key] = Example(seen, target, prior, labelled.weight, labelled.group)
+        return True
+
+    def learn(self, created: str, *, seed: int = 0) -> Learnt:
+        """Train a model; the order in which documents came makes no difference.
+
+        Args:
+            created: when, in ISO 8601, for the record.
+            seed: of the choice of documents that are held out.
+
+        Raises:
+            ConfigurationError: there are no documents of two categories.
+        """
+        keys = tuple(sorted(self.examples))
+        examples = [self.examples[key] for key in keys]
+        number = len(self.taxonomy.names)
+        targets = np.array([one.target for one in examples], np.float64).reshape(-1, number)
+        likeliest = targets.argmax(1)
+        if len(set(likeliest.tolist())) < 2:
+            raise ConfigurationError(
+                "training needs documents of two categories or more, got "
+                f"{len(examples)} of {sorted({self.taxonomy.names[at] for at in likeliest})}"
+            )
+        weights = np.array([one.weight for one in examples])
+        weights /= weights.mean()
+        fitted = fit(
+            [one.row for one in examples],
+            targets,
+            weights,
+            prior=np.array([one.prior for one in examples], np.float64) if self.zero_shot else None,
+            seed=seed,
+        )
+        rows, scores = fitted.held_out
+        right = targets[rows, scores.argmax(1)]
+        model = TrainedModel(
+            self.taxonomy,
+            fitted.head,
+            calibrated(margins(scores), right, weights[rows]),
+            Provenance(
+                created,
+                tuple(np.bincount(likeliest, minlength=number).tolist()),
+                self._fingerprint(keys),
+                self.zero_shot.fingerprint if self.zero_shot and fitted.head.trust else "",
+            ),
+        )
+        groups = tuple(one.group for one in examples)
+        return Learnt(model, fitted.held_out, targets, groups, keys)
+
+    def _target(self, label: str | Mapping[str, float]) -> NDArray[np.float32]:
+        shares = {label: 1.0} if isinstance(label, str) else label
+        target = np.zeros(len(self._places), np.float32)
+        for name, share in shares.items():
+            if name not in self._places:
+                raise ConfigurationError(
+                    f"there is no category {name!r}; there are {', '.join(self._places)}"
+                )
+            if not (np.isfinite(share) and share >= 0):
+                raise ConfigurationError(f"the probability of {name!r} is {share}")
+            target[self._places[name]] = share
+        whole = float(target.sum())
+        if not whole > 0:
+            raise ConfigurationError("a label without any probability")
+        return (target / whole).astype(np.float32)
+
+    def _fingerprint(self, keys: tuple[str, ...]) -> str:
+        digest = hashlib.sha256()
+        for key in keys:
+            one = self.examples[key]
+            for part in (one.row.indices, one.row.values, one.target, np.float64(one.weight)):
+                digest.update(part.tobytes())
+        return digest.hexdigest()[:32]
+
+
+def train(
+    documents: Iterable[Labelled],
+    taxonomy: Taxonomy,
+    *,
+    created: str = "",
+    zero_shot: bool = True,
+    seed: int = 0,
+) -> TrainedModel:
+    """Train a model from documents, taken one by one.
+
+    Args:
+        documents: labelled ones; those without words are left out.
+        taxonomy: the categories.
+        created: when, in ISO 8601, for the record.
+        zero_shot: build on the zero-shot classifier, where that turns out to help.
+        seed: of the choice of documents that are held out.
+
+    Raises:
+        ConfigurationError: a label cannot be used, or there are no two categories to tell apart.
+    """
+    examples = TrainingSet(taxonomy, zero_shot=zero_shot)
+    for labelled in documents:
+        examples.add(labelled)
+    return examples.learn(created, seed=seed).model
+
+
+def margins(scores: Floats) -> Floats:
+    """The differences (n,) of the best two scores of each row of (n, C)."""
+    best = np.partition(scores, -2, axis=1)
+    return np.asarray(best[:, -1] - best[:, -2])
