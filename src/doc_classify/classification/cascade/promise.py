@@ -65,7 +65,7 @@ class Judged:
         category: the student's category, for the statement about each category.
 
     Raises:
-        ValueError: the score is not a number.
+        ValueError: the score is not a finite number.
     """
 
     score: float | None
@@ -73,8 +73,8 @@ class Judged:
     category: str | None = None
 
     def __post_init__(self) -> None:
-        if self.score is not None and math.isnan(self.score):
-            raise ValueError("a score that is not a number has to be None")
+        if self.score is not None and not math.isfinite(self.score):
+            raise ValueError("a score that is not a finite number has to be None")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,10 @@ class Round:
             frozen: everything of earlier rounds and this round's training documents, with the
             documents that got an answer because their text is the same. They are set aside:
             they carry the LLM's answer.
-        expected: what the student says about documents that it learned from, each judged by a
-            student that had not seen it (leave-one-out). Only for planning; nothing is
-            certified with it.
+        expected: what the student says about the training documents that were drawn uniformly
+            (those of the first round and calibration samples of earlier rounds, not those
+            chosen from a pool), each judged by a student that had not seen it (leave-one-out).
+            Only for planning; nothing is certified with it.
         calibration: a sample drawn uniformly, after the student was frozen, from the
             ``population - asked`` other documents (:func:`draw` with a new stage number).
             Empty until it has been drawn and asked about.

@@ -18,13 +18,22 @@ if TYPE_CHECKING:
 class Train:
     """Ask about more documents, train a new student on all answers, and append a round.
 
+    Draw ``pool`` documents uniformly from those not yet asked about (:func:`.drawing.draw` with
+    a new stage number), let the student of the last round score them, and ask the LLM about the
+    ``documents`` of lowest score: from those the next student learns most, and most of them
+    would have to be asked about anyway. The rest of the pool goes back; its scores are not
+    needed again. Choosing is allowed because nothing is certified with training documents.
+
     Attributes:
-        documents: how many to draw uniformly from those not yet asked about.
+        documents: how many to ask about. 0: only train again, with the last calibration sample.
+        pool: how many to draw. Equal to ``documents`` in the first round, where there is no
+            student: ask about all of them.
         expected_calls: calls that the whole lot is expected to need this way; None where
             nothing is known yet.
     """
 
     documents: int
+    pool: int
     expected_calls: int | None = None
 
 
