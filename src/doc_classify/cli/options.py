@@ -144,9 +144,7 @@ def settings_from(
     ):
         if value is None:
             continue
-        if settings.classifier not in fields:
-            raise ConfigurationError(
-                f"the classifier {settings.classifier} has no {what} to choose"
-            )
-        settings = settings.changed(**{fields[settings.classifier]: value})
+        if settings.asked not in fields:
+            raise ConfigurationError(f"the classifier {settings.asked} has no {what} to choose")
+        settings = settings.changed(**{fields[settings.asked]: value})
     return settings

@@ -11,6 +11,7 @@ from doc_classify.classification.llm import LlmClassifier
 from doc_classify.pipeline.asking import Asking
 from doc_classify.pipeline.copies import FETCH_THREADS
 from doc_classify.pipeline.isolation import IsolatedWorker
+from doc_classify.pipeline.messages import WorkerConfig
 from doc_classify.pipeline.plan import Plan
 from doc_classify.records import Usage
 
@@ -55,6 +56,14 @@ class Equipment:
                 budget=plan.budget(),
                 on_notice=on_notice or (lambda _notice: None),
             )
+
+    async def employ(self, config: WorkerConfig) -> None:
+        """Have worker processes that are told something else; those of before are ended."""
+        await self.close_workers()
+        self.workers = [
+            IsolatedWorker(config, recycle_after=self.plan.recycle_after)
+            for _ in range(self.plan.workers)
+        ]
 
     @property
     def spent(self) -> Usage | None:

@@ -42,6 +42,7 @@ class WorkerConfig:
         taxonomy: the categories.
         classifier: name of the classifier that runs inside the worker; None where the worker
             only reads, and a server is asked for the category.
+        student: file of a trained model that classifies instead; None elsewhere.
         include_reasoning: ask it for its reasons.
         memory_limit: address space in bytes.
         time_limit: seconds per document, after which the worker kills itself should the parent
@@ -54,6 +55,12 @@ class WorkerConfig:
     include_reasoning: bool
     memory_limit: int
     time_limit: float
+    student: str | None = None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the worker does more than read."""
+        return self.classifier is not None or self.student is not None
 
     def encode(self) -> bytes:
         """The line that :meth:`decode` reads."""
@@ -65,6 +72,7 @@ class WorkerConfig:
                 "include_reasoning": self.include_reasoning,
                 "memory_limit": self.memory_limit,
                 "time_limit": self.time_limit,
+                "student": self.student,
             }
         )
 
@@ -159,7 +167,7 @@ class Reply:
             raise MessageError(f"{type(error).__name__}: {error}") from error
         except RecursionError:
             raise MessageError("nested too deep") from None
-        if config.classifier is None:
+        if not config.classifies:
             if classification or (extraction is None) == (failure is None):
                 raise MessageError("neither or both of text and failure")
         elif (classification is None) == (failure is None):

@@ -196,3 +196,64 @@ attempts = Table(
     Column("at", String(32), nullable=False),
     Index(None, "document_id", "fingerprint"),
 )
+
+students = Table(
+    "students",
+    metadata,
+    # SHA-256 of the bytes, in hex.
+    Column("version", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("created", String(32), nullable=False),
+)
+
+lots = Table(
+    "lots",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("fingerprint", String(16), nullable=False),
+    Column("teacher_fingerprint", String(16), nullable=False),
+    Column("run_id", String(32), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    # Of the order in which documents are drawn; nobody may know it before they are listed.
+    Column("seed", LargeBinary(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("population", BigInteger, nullable=False),
+    Column("known", BigInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    # What was decided, step by step, and the certificate.
+    Column("journal", JSON, nullable=False),
+    Column("created", String(32), nullable=False),
+    Index(None, "fingerprint", "state"),
+)
+
+lot_documents = Table(
+    "lot_documents",
+    metadata,
+    Column("lot_id", _Id, ForeignKey("lots.id"), primary_key=True),
+    Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
+    Column("file_id", _Id, ForeignKey("files.id"), nullable=False),
+    # The place in the order of the draw: an HMAC of the document's hash under the lot's seed.
+    Column("rank", BigInteger, nullable=False),
+    # known (the LLM had answered before), train, calibrate, audit; empty: not drawn.
+    Column("role", String(16)),
+    Column("stage", Integer),
+    # Of drawn documents: what the LLM said, or why it did not; what the student said, how surely;
+    # what the LLM said when it was asked again.
+    Column("label", Text),
+    Column("failure", Text),
+    Column("guess", Text),
+    Column("score", Float),
+    Column("again", Text),
+    Index(None, "lot_id", "rank"),
+    Index(None, "lot_id", "role", "stage"),
+)
+
+answered_texts = Table(
+    "answered_texts",
+    metadata,
+    # Of the LLM alone; a text that several documents have is asked about once.
+    Column("fingerprint", String(16), primary_key=True),
+    Column("digest", LargeBinary(16), primary_key=True),
+    Column("document_id", _Id, ForeignKey("documents.id"), nullable=False),
+)

@@ -145,10 +145,21 @@ class SqlStore:
                 )
         return found
 
-    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
+    def register(
+        self,
+        run_id: str,
+        seen: Sequence[Hashed],
+        *,
+        again: bool = False,
+        only_listed: bool = False,
+    ) -> Registration:
         """See :meth:`~doc_classify.storage.base.Store.register`."""
         spec = self._spec(run_id)
-        return self.write(lambda connection: register(connection, run_id, spec, seen, again=again))
+        return self.write(
+            lambda connection: register(
+                connection, run_id, spec, seen, again=again, only_listed=only_listed
+            )
+        )
 
     def reject(
         self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0, *, again: bool = False

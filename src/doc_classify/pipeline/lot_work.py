@@ -1,0 +1,425 @@
+"""What is done about one lot of a cascade, step by step, each step stored before the next.
+
+The journal of a lot is the list of its steps: ``train`` (draw, ask, learn) and ``calibrate`` (draw,
+ask, compare), each with the number of its draw, and how it ended. What the next step is, the
+engine says from the journal and the stored sample alone (:func:`..cascade.next_step`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from doc_classify.classification import ClassifierInput, cascade
+from doc_classify.classification.cascade import Consistency, Judged, Round
+from doc_classify.classification.student import StudentClassifier
+from doc_classify.errors import ConfigurationError, HopelessError, ServerSetupError
+from doc_classify.pipeline import teaching
+from doc_classify.pipeline.asking import ReadDocument
+from doc_classify.pipeline.equipment import Equipment
+from doc_classify.pipeline.judging import LotJudge, ScoringJudge
+from doc_classify.pipeline.stages import Judge, Stages
+from doc_classify.records import Extraction, Outcome, RunStats, Timings
+from doc_classify.storage.base import RunSpec, Store, Task
+from doc_classify.storage.lot_rows import CALIBRATE, TRAIN
+from doc_classify.storage.lots import FINISHED, Lot, LotLedger
+from doc_classify.storage.samples import Drawn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+REPEATED = 100
+"""Documents that the LLM is asked about twice, to see how consistent it is."""
+_REPEATED_SHARE = 0.05
+"""The same where few may be asked about at all, as a share of those."""
+_TRIES = 3
+
+
+class LotWork:
+    """Works on one lot until all that the run has of it is decided.
+
+    Args:
+        store: the ledger.
+        ledger: the same, of lots.
+        equipment: to work with.
+        run_id: the run.
+        spec: of the run.
+        lot: as it is stored.
+        folder: where the student is laid for the worker processes.
+        stats: of the run, so far.
+        elapsed: seconds since the run was begun.
+        on_progress: called with the stats as committed.
+        on_stage: called with what is done next, for a person.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        ledger: LotLedger,
+        equipment: Equipment,
+        run_id: str,
+        spec: RunSpec,
+        lot: Lot,
+        folder: Path,
+        *,
+        stats: RunStats,
+        elapsed: Callable[[], float],
+        on_progress: Callable[[RunStats], None],
+        on_stage: Callable[[str], None],
+    ) -> None:
+        if equipment.plan.promise is None:
+            raise ConfigurationError("a cascade needs a promise")
+        self._store = store
+        self._ledger = ledger
+        self._samples = ledger.samples
+        self._equipment = equipment
+        self._plan = equipment.plan
+        self._run_id = run_id
+        self._spec = spec
+        self._lot = lot
+        self._folder = folder
+        self._stats = stats
+        self._elapsed = elapsed
+        self._on_progress = on_progress
+        self._say = on_stage
+        self._journal: dict[str, Any] = {"steps": []} | lot.journal
+        budget = self._plan.max_calls
+        if budget is None:
+            self._repeated = REPEATED
+        else:
+            self._repeated = min(REPEATED, int(_REPEATED_SHARE * budget))
+            budget -= self._repeated
+        self._terms = cascade.Lot(
+            population=lot.population,
+            categories=len(self._plan.taxonomy.names),
+            promise=equipment.plan.promise,
+            max_calls=budget,
+        )
+
+    @property
+    def _steps(self) -> list[dict[str, Any]]:
+        steps: list[dict[str, Any]] = self._journal["steps"]
+        return steps
+
+    async def do(self) -> None:
+        """Sample, certify, and decide about the rest.
+
+        Raises:
+            HopelessError: nothing is saved, and the run is to stop then.
+            DocClassifyError: what ends a run; what was done is stored.
+        """
+        certificate = await self._certificate()
+        await self._rest(certificate)
+        outcome = await self._equipment.in_store(
+            lambda: self._ledger.outcome(self._lot.id, self._spec)
+        )
+        self._journal["outcome"] = outcome
+        await self._write(FINISHED)
+
+    # --- decisions ----------------------------------------------------------------------------
+
+    async def _certificate(self) -> cascade.Certificate | None:
+        """The certificate of the lot, made where it is not yet; None: all to the LLM."""
+        left: npt.NDArray[np.float64] | None = None
+        while "certificate" not in self._journal:
+            if self._steps and not self._steps[-1].get("done"):
+                await self._go_on_with(self._steps[-1])
+                continue
+            if not self._steps and await self._can_begin_with_a_student():
+                self._steps.append({"kind": TRAIN, "stage": 0, "documents": 0})
+                await self._write()
+                continue
+            if any(step.get("version", "") is None for step in self._steps):
+                await self._give_up(
+                    "one_category",
+                    "the LLM names one category alone in the sample, and that leaves nothing to "
+                    "learn",
+                )
+                return None
+            rounds = await self._rounds()
+            consistency = await self._consistency()
+            if self._needs_left and rounds and rounds[-1].calibration:
+                left = await self._left()
+            step = await asyncio.to_thread(
+                cascade.next_step, self._terms, rounds, consistency, left
+            )
+            if isinstance(step, cascade.Train | cascade.Calibrate):
+                await self._begin(step)
+            elif isinstance(step, cascade.Accept):
+                certificate = cascade.Certificate.of(
+                    self._terms,
+                    rounds,
+                    step.round,
+                    step.decision,
+                    teacher=self._spec.teacher_fingerprint,
+                    consistency=consistency,
+                )
+                self._journal["certificate"] = certificate.to_dict()
+                await self._write()
+            else:
+                await self._give_up(step.reason, step.message)
+                return None
+        certificate = cascade.Certificate.from_dict(self._journal["certificate"])
+        self._say(_described(certificate))
+        return certificate
+
+    async def _give_up(self, reason: str, message: str) -> None:
+        self._journal["hopeless"] = {"reason": reason, "message": message}
+        await self._write()
+        if self._plan.stops_if_hopeless:
+            raise HopelessError(f"the cascade would save nothing: {message}")
+        self._say(f"the cascade saves nothing here: {message}; the LLM does it all")
+
+    async def _can_begin_with_a_student(self) -> bool:
+        """Whether enough answers are there from before: then no document is asked about first."""
+        there = await self._equipment.in_store(
+            lambda: self._samples.count_examples(self._lot.id, self._spec)
+        )
+        return there >= teaching.FEWEST_EXAMPLES
+
+    @property
+    def _needs_left(self) -> bool:
+        return self._terms.max_calls is not None or self._terms.promise.guarantee == "student"
+
+    async def _begin(self, step: cascade.Train | cascade.Calibrate) -> None:
+        kind = TRAIN if isinstance(step, cascade.Train) else CALIBRATE
+        expected = step.expected_calls
+        self._steps.append(
+            {
+                "kind": kind,
+                "stage": len(self._steps) + 1,
+                "documents": step.documents,
+                "expected_calls": expected,
+            }
+        )
+        await self._write()
+
+    async def _go_on_with(self, step: dict[str, Any]) -> None:
+        if not step["stage"]:
+            await self._learn(step)
+            return
+        purpose = "learn from" if step["kind"] == TRAIN else "calibrate by"
+        expected = step["expected_calls"]
+        self._say(
+            f"sample {step['stage']}: {step['documents']:,} of {self._lot.population:,} documents "
+            f"to {purpose}"
+            + ("" if expected is None else f"; about {expected:,} LLM answers in all expected")
+        )
+        drawn = await self._equipment.in_store(
+            lambda: self._samples.draw(self._lot.id, step["stage"], step["kind"], step["documents"])
+        )
+        step["drawn"] = drawn
+        await self._ask(step["stage"])
+        if step["kind"] == TRAIN:
+            await self._ask_again(step["stage"])
+            await self._learn(step)
+        else:
+            await self._compare(step)
+
+    async def _learn(self, step: dict[str, Any]) -> None:
+        def work() -> None:
+            examples = self._samples.examples(self._lot.id, self._spec, teaching.MOST_EXAMPLES)
+            trained = teaching.train(examples, self._plan.taxonomy)
+            step["version"] = self._samples.put_student(trained.data) if trained else None
+            step["asked"] = self._samples.drawn(self._lot.id)
+            expected = trained.expected if trained else ()
+            step["expected"] = [[one.score, one.agrees, one.category] for one in expected]
+
+        await self._equipment.in_store(work)
+        step["done"] = True
+        await self._write()
+
+    async def _compare(self, step: dict[str, Any]) -> None:
+        version = next(one["version"] for one in reversed(self._steps) if "version" in one)
+        step["done"] = True
+
+        def work() -> None:
+            student = StudentClassifier.from_bytes(self._samples.student(version))
+            texts = self._samples.texts(self._lot.id, self._spec, step["stage"])
+            found = {
+                one.document_id: student.classify(ClassifierInput.of(one.extraction, one.name))
+                for one in texts
+            }
+            opinions = {id_: (said.category, said.score) for id_, said in found.items()}
+            self._samples.scored(self._lot.id, opinions, self._journal)
+
+        await self._equipment.in_store(work)
+
+    async def _rounds(self) -> list[Round]:
+        """What was done so far, as the engine takes it."""
+        rounds: list[Round] = []
+        for step in self._steps:
+            if step["kind"] == TRAIN:
+                expected = tuple(Judged(*one) for one in step["expected"])
+                rounds.append(Round(step["version"], step["asked"], expected))
+            else:
+                sample = await self._sample(step["stage"])
+                rounds[-1] = replace(rounds[-1], calibration=sample)
+        return rounds
+
+    async def _sample(self, stage: int) -> tuple[Judged, ...]:
+        return await self._equipment.in_store(
+            lambda: tuple(map(judged_of, self._samples.stage(self._lot.id, stage)))
+        )
+
+    async def _consistency(self) -> Consistency:
+        asked, differed = await self._equipment.in_store(
+            lambda: self._samples.consistency(self._spec.teacher_fingerprint)
+        )
+        return Consistency(asked, differed)
+
+    async def _left(self) -> npt.NDArray[np.float64]:
+        """The student's scores of all that was not drawn; made where they are not stored."""
+        step = self._steps[-1]
+        version = next(one["version"] for one in reversed(self._steps) if "version" in one)
+        if not step.get("scored"):
+            if step.get("scoring") != version:
+                await self._equipment.in_store(lambda: self._samples.forget_scores(self._lot.id))
+                step["scoring"] = version
+                await self._write()
+            self._say("the student looks at everything before anything is decided")
+            judge = ScoringJudge(
+                self._ledger,
+                self._equipment,
+                self._run_id,
+                self._spec,
+                self._lot,
+                self._elapsed,
+            )
+            await self._employ_student(version)
+            await self._take(
+                self._ledger.pending(self._run_id, self._lot.id, self._spec, unscored=True), judge
+            )
+            step["scored"] = True
+            await self._write()
+        return await self._equipment.in_store(lambda: self._samples.scores_left(self._lot.id))
+
+    # --- work ---------------------------------------------------------------------------------
+
+    async def _ask(self, stage: int) -> None:
+        """Ask about everything that was drawn for a stage, until all of it has its answer.
+
+        Raises:
+            ServerSetupError: the server fails over some of it again and again.
+        """
+        await self._equipment.employ(self._plan.worker_config())
+        held = 0
+        for _ in range(_TRIES):
+            judge = LotJudge(
+                self._ledger,
+                self._equipment,
+                self._run_id,
+                self._spec,
+                self._lot,
+                self._elapsed,
+                is_sample=True,
+            )
+            await self._take(
+                self._samples.unanswered(self._run_id, self._lot.id, self._spec, stage), judge
+            )
+            held = judge.held
+            if not held:
+                return
+        raise ServerSetupError(
+            f"the LLM server failed over {held} documents of the sample again and again, and a "
+            "sample without them would promise too much; the same command goes on with it"
+        )
+
+    async def _ask_again(self, stage: int) -> None:
+        asking = self._equipment.asking
+        if asking is None or self._repeated < 1 or stage != 1:
+            return
+        tasks = await self._equipment.in_store(
+            lambda: self._samples.to_repeat(
+                self._run_id, self._lot.id, self._spec, stage, self._repeated
+            )
+        )
+        read = [
+            ReadDocument(task, task.extraction, False, Timings(), task.crashes)
+            for task in tasks
+            if isinstance(task.extraction, Extraction)
+        ]
+
+        async def store(outcome: Outcome) -> None:
+            said = outcome.classification.category if outcome.classification else ""
+            calls = outcome.usage.calls if outcome.usage else 0
+            await self._equipment.in_store(
+                lambda: self._samples.asked_again(self._lot.id, outcome.document_id, said, calls)
+            )
+
+        await asking.ask_again(read, store)
+
+    async def _rest(self, certificate: cascade.Certificate | None) -> None:
+        decision = None
+        if certificate is None:
+            await self._equipment.employ(self._plan.worker_config())
+        else:
+            decision = certificate.decision
+            await self._employ_student(certificate.looks[certificate.round].version)
+        judge = LotJudge(
+            self._ledger,
+            self._equipment,
+            self._run_id,
+            self._spec,
+            self._lot,
+            self._elapsed,
+            decision,
+        )
+        await self._take(self._ledger.pending(self._run_id, self._lot.id, self._spec), judge)
+
+    async def _take(self, batches: Iterator[list[Task]], judge: Judge) -> None:
+        """Take tasks through the stages."""
+
+        async def fetched() -> AsyncIterator[list[Task]]:
+            while True:
+                batch = await self._equipment.in_store(lambda: next(batches, None))
+                if batch is None:
+                    return
+                yield batch
+
+        def progressed(stats: RunStats) -> None:
+            self._stats = stats
+            self._on_progress(stats)
+
+        stages = Stages(
+            self._store, self._equipment, self._run_id, judge=judge, on_progress=progressed
+        )
+        stages.stats = self._stats
+        await stages.work_on(fetched())
+
+    async def _employ_student(self, version: str) -> None:
+        path = self._folder / version
+
+        def lay() -> None:
+            if not path.exists():
+                path.write_bytes(self._samples.student(version))
+
+        await self._equipment.in_store(lay)
+        config = replace(self._plan.worker_config(), student=str(path))
+        await self._equipment.employ(config)
+
+    async def _write(self, state: str | None = None) -> None:
+        await self._equipment.in_store(
+            lambda: self._ledger.write_journal(self._lot.id, self._journal, state)
+        )
+
+
+def judged_of(one: Drawn) -> Judged:
+    """A document of a sample as the engine takes it."""
+    if one.failure is not None:
+        # The student might still have answered it, unless nobody could read it.
+        return Judged(one.score, one.unreadable, one.guess)
+    return Judged(one.score, one.score is not None and one.guess == one.label, one.guess)
+
+
+def _described(certificate: cascade.Certificate) -> str:
+    decision = certificate.decision
+    return (
+        f"certified: the student (version {certificate.looks[certificate.round].version[:8]}) "
+        f"answers about {decision.student_share:.0%}; agreement of at least "
+        f"{decision.agreement:.1%}, {decision.expected_agreement:.1%} expected"
+    )

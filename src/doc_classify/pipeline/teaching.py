@@ -1,0 +1,55 @@
+"""Teaching the student of a cascade from what the LLM has answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from doc_classify.classification.base import ClassifierInput
+from doc_classify.classification.cascade import Judged
+from doc_classify.classification.learning import Labelled, TrainingSet, margins
+from doc_classify.errors import ConfigurationError
+from doc_classify.storage.samples import Example
+from doc_classify.taxonomy import Taxonomy
+
+MOST_EXAMPLES = 8_000
+"""Documents that a student learns from at most."""
+FEWEST_EXAMPLES = 100
+"""Answers to other documents with which it is worth to begin without asking about any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A student, and what it would have said of documents that it learned from.
+
+    ``expected``: each judged by a student that had not seen it.
+    """
+
+    data: bytes
+    expected: tuple[Judged, ...]
+
+
+def train(examples: Iterable[Example], taxonomy: Taxonomy) -> Trained | None:
+    """Train a student; None where the LLM has not named two categories.
+
+    It learns from the LLM's scores for all categories where there are any, so that an answer of
+    which the LLM was not sure counts for less.
+    """
+    training = TrainingSet(taxonomy)
+    for example in examples:
+        shares = {name: score for name, score in example.scores if score > 0}
+        label = shares if example.label in shares else str(example.label)
+        training.add(Labelled(ClassifierInput.of(example.extraction, example.name), label))
+    try:
+        learnt = training.learn("")
+    except ConfigurationError:
+        return None
+    names = taxonomy.names
+    scores = learnt.held_out.scores
+    guesses = scores.argmax(1)
+    labels = learnt.targets[learnt.held_out.rows].argmax(1)
+    expected = tuple(
+        Judged(float(margin), bool(guess == label), names[guess])
+        for margin, guess, label in zip(margins(scores), guesses, labels, strict=True)
+    )
+    return Trained(learnt.model.to_bytes(), expected)

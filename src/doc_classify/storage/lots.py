@@ -1,0 +1,341 @@
+"""The part of the ledger that a cascade needs: lots of documents, and what comes of them.
+
+A *lot* is what a cascade makes one promise for: the documents of a run that nobody had decided
+when the lot was made. The order in which they are drawn is fixed then, by an HMAC of each
+document's hash under a secret seed, so that the next ``n`` of it are a uniform sample without
+replacement, whatever order the folders have, and the same after a kill at any moment
+(:mod:`.samples`).
+
+What was drawn and what was found of it is written before it is acted on; the certificate can be
+computed again from these rows alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, and_, exists, func, insert, select, update
+
+from doc_classify.records import STUDENT, Classification, Outcome, RunStats
+from doc_classify.storage import lot_rows
+from doc_classify.storage.answers import answer_to_text, note_texts
+from doc_classify.storage.base import RunSpec, Task
+from doc_classify.storage.lot_rows import BATCH
+from doc_classify.storage.recording import read_stats, record, store_read
+from doc_classify.storage.rows import clean, finite, now
+from doc_classify.storage.samples import Samples
+from doc_classify.storage.schema import (
+    documents,
+    files,
+    lot_documents,
+    lots,
+    results,
+    run_files,
+)
+from doc_classify.storage.store import SqlStore
+
+OPEN, FINISHED = "open", "finished"
+
+_COVERED = 0.5
+"""Share of what a lot has left that a run has to have in order to go on with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Documents for which one promise is made.
+
+    Attributes:
+        fingerprint: of the cascade.
+        run_id: the run that worked on it last.
+        forced: made by a run that does again what is done.
+        population: documents in it.
+        known: those that the LLM had answered before.
+        calls: requests to the LLM about its documents, as far as they are recorded.
+        journal: what was decided so far, JSON-ready.
+    """
+
+    id: int
+    fingerprint: str
+    run_id: str
+    source: str
+    forced: bool
+    state: str
+    population: int
+    known: int
+    calls: int
+    journal: dict[str, Any]
+
+
+class LotLedger:
+    """Lots in the database of a store. Every method raises what the store's methods raise."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.samples = Samples(store)
+
+    def unfinished(self, run_id: str, spec: RunSpec) -> list[Lot]:
+        """Lots of earlier runs over the same source that this run has to go on with, oldest first.
+
+        A lot is left alone of which this run has less than half of what is undone: it is another
+        one's, or most of its files are gone.
+        """
+        if spec.force:
+            return []
+
+        def work(connection: Connection) -> list[Lot]:
+            query = (
+                select(lots)
+                .where(
+                    lots.c.fingerprint == spec.fingerprint,
+                    lots.c.source == clean(spec.source),
+                    lots.c.state == OPEN,
+                    lots.c.forced.is_(False),
+                )
+                .order_by(lots.c.id)
+            )
+            found = []
+            for row in connection.execute(query).all():
+                counted = lot_rows.pending(run_id, row.id, func.count())
+                here = connection.execute(counted).scalar_one()
+                left = connection.execute(lot_rows.undecided(row.id, spec.fingerprint)).scalar_one()
+                if here and here >= _COVERED * left:
+                    found.append(_lot(row))
+            for lot in found:
+                connection.execute(update(lots).where(lots.c.id == lot.id).values(run_id=run_id))
+            return [replace(lot, run_id=run_id) for lot in found]
+
+        return self._store.write(work)
+
+    def make(self, run_id: str, spec: RunSpec, beside: Sequence[Lot] = ()) -> Lot | None:
+        """A lot of all that the run has pending and that is in none of the others; None if none.
+
+        It exists whole or not at all, since everything is one transaction.
+        """
+
+        def work(connection: Connection) -> Lot | None:
+            seed = secrets.token_bytes(32)
+            lot_id = connection.execute(
+                insert(lots)
+                .values(
+                    fingerprint=spec.fingerprint,
+                    teacher_fingerprint=spec.teacher_fingerprint,
+                    run_id=run_id,
+                    source=clean(spec.source),
+                    forced=spec.force,
+                    seed=seed,
+                    state=OPEN,
+                    population=0,
+                    known=0,
+                    calls=0,
+                    journal={},
+                    created=now(),
+                )
+                .returning(lots.c.id)
+            ).scalar_one()
+            beside_ids = [lot.id for lot in beside]
+            population = lot_rows.fill(connection, lot_id, seed, run_id, beside_ids)
+            if not population:
+                connection.execute(lots.delete().where(lots.c.id == lot_id))
+                return None
+            known = 0 if spec.force else lot_rows.mark_known(connection, lot_id, spec)
+            connection.execute(
+                update(lots).where(lots.c.id == lot_id).values(population=population, known=known)
+            )
+            return _lot(connection.execute(select(lots).where(lots.c.id == lot_id)).one())
+
+        return self._store.write(work)
+
+    def lot(self, lot_id: int) -> Lot:
+        """A lot as it is stored now."""
+        query = select(lots).where(lots.c.id == lot_id)
+        return self._store.read(lambda connection: _lot(connection.execute(query).one()))
+
+    def lots_of(self, run_id: str, fingerprint: str) -> list[Lot]:
+        """Every lot of the cascade that has documents of the run, oldest first."""
+        there = exists(
+            select(run_files.c.file_id)
+            .join(
+                lot_documents,
+                and_(
+                    lot_documents.c.lot_id == lots.c.id,
+                    lot_documents.c.document_id == run_files.c.document_id,
+                ),
+            )
+            .where(run_files.c.run_id == run_id)
+        )
+        query = select(lots).where(lots.c.fingerprint == fingerprint, there).order_by(lots.c.id)
+        return self._store.read(lambda connection: [_lot(row) for row in connection.execute(query)])
+
+    def write_journal(
+        self, lot_id: int, journal: Mapping[str, Any], state: str | None = None
+    ) -> None:
+        """Store what was decided."""
+        self._store.write(
+            lambda connection: lot_rows.write_journal(connection, lot_id, journal, state)
+        )
+
+    def pending(
+        self, run_id: str, lot_id: int, spec: RunSpec, *, unscored: bool = False
+    ) -> Iterator[list[Task]]:
+        """What the run has to do of the lot, batch by batch, in the order of its files.
+
+        ``unscored``: only what the student has given no score yet.
+        """
+        after = 0
+        while True:
+            query = (
+                lot_rows.pending(
+                    run_id,
+                    lot_id,
+                    run_files.c.file_id,
+                    run_files.c.document_id,
+                    documents.c.sha256,
+                    files.c.uri,
+                    files.c.size,
+                    files.c.mtime_ns,
+                    files.c.document_id.label("now"),
+                )
+                .join(files, files.c.id == run_files.c.file_id)
+                .join(documents, documents.c.id == run_files.c.document_id)
+                .where(run_files.c.file_id > after)
+                .order_by(run_files.c.file_id)
+                .limit(BATCH)
+            )
+            if unscored:
+                query = query.where(lot_documents.c.score.is_(None))
+
+            def work(connection: Connection, query: Any = query) -> tuple[list[Task], int]:
+                rows = connection.execute(query).all()
+                last = rows[-1].file_id if len(rows) == BATCH else 0
+                return lot_rows.tasks(connection, run_id, spec, rows), last
+
+            found, after = self._store.read(work)
+            if found:
+                yield found
+            if not after:
+                return
+
+    def record(
+        self,
+        run_id: str,
+        lot_id: int,
+        spec: RunSpec,
+        outcomes: Sequence[Outcome],
+        seconds: float,
+        *,
+        keep_text: bool = False,
+    ) -> RunStats:
+        """Store outcomes as :meth:`.Store.record` does, and in the sample what was drawn."""
+
+        def work(connection: Connection) -> RunStats:
+            _record(connection, run_id, lot_id, spec, outcomes, seconds, keep_text=keep_text)
+            return read_stats(connection, run_id)
+
+        return self._store.write(work)
+
+    def record_scores(
+        self,
+        run_id: str,
+        lot_id: int,
+        spec: RunSpec,
+        outcomes: Sequence[Outcome],
+        seconds: float,
+    ) -> RunStats:
+        """Store what the student says, without taking it for decided; all else as it is.
+
+        The text is kept, whatever the run does otherwise: it is needed once more, soon.
+        """
+        scored = [one for one in outcomes if one.decided_by == STUDENT and one.classification]
+        others = [one for one in outcomes if one not in scored]
+        rows = [
+            {"document": one.document_id, "guess": clean(found.category), "score": found.score}
+            for one in scored
+            if (found := one.classification) and finite(found.score) is not None
+        ]
+
+        def work(connection: Connection) -> RunStats:
+            _record(connection, run_id, lot_id, spec, others, seconds)
+            store_read(connection, spec, scored, keep_text=True)
+            lot_rows.set_columns(connection, lot_id, rows)
+            return read_stats(connection, run_id)
+
+        return self._store.write(work)
+
+    def answer_to(self, run_id: str, spec: RunSpec, digest: bytes) -> Classification | None:
+        """What the LLM has said of this very text before; None where it was not asked."""
+        return self._store.read(lambda connection: answer_to_text(connection, run_id, spec, digest))
+
+    def outcome(self, lot_id: int, spec: RunSpec) -> dict[str, int]:
+        """Documents of a lot by who decided them; "failed" and "gone" among the names."""
+        query = (
+            select(results.c.classifier, results.c.error_kind.is_(None), func.count())
+            .select_from(lot_documents)
+            .outerjoin(
+                results,
+                and_(
+                    results.c.document_id == lot_documents.c.document_id,
+                    results.c.fingerprint == spec.fingerprint,
+                ),
+            )
+            .where(lot_documents.c.lot_id == lot_id)
+            .group_by(results.c.classifier, results.c.error_kind.is_(None))
+        )
+
+        def work(connection: Connection) -> dict[str, int]:
+            found = {"student": 0, "llm": 0, "failed": 0, "gone": 0}
+            for classifier, fine, number in connection.execute(query):
+                if classifier is None:
+                    name = "gone"
+                elif not fine:
+                    name = "failed"
+                else:
+                    name = "student" if classifier == STUDENT else "llm"
+                found[name] += number
+            return found
+
+        return self._store.read(work)
+
+
+def _record(
+    connection: Connection,
+    run_id: str,
+    lot_id: int,
+    spec: RunSpec,
+    outcomes: Sequence[Outcome],
+    seconds: float,
+    *,
+    keep_text: bool = False,
+) -> None:
+    answered = [outcome for outcome in outcomes if outcome.decided_by != STUDENT]
+    record(connection, run_id, spec, outcomes, seconds, keep_text=keep_text)
+    note_texts(connection, spec.teacher_fingerprint, answered)
+    rows = [
+        {
+            "document": outcome.document_id,
+            "label": clean(outcome.classification.category) if outcome.classification else None,
+            "failure": clean(outcome.failure.kind) if outcome.failure else None,
+        }
+        for outcome in answered
+    ]
+    lot_rows.set_columns(connection, lot_id, rows, drawn_only=True)
+    lot_rows.add_calls(
+        connection, lot_id, sum(outcome.usage.calls for outcome in outcomes if outcome.usage)
+    )
+
+
+def _lot(row: Any) -> Lot:
+    return Lot(
+        row.id,
+        row.fingerprint,
+        row.run_id,
+        row.source,
+        row.forced,
+        row.state,
+        row.population,
+        row.known,
+        row.calls,
+        dict(row.journal),
+    )
