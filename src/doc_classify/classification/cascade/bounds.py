@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 
@@ -42,6 +44,7 @@ def tail(population: int, marked: int, drawn: int, seen: int) -> float:
     return min(1.0, float(np.exp(log).sum()) * (1 + 1e-8))
 
 
+@lru_cache(maxsize=4096)
 def allowed(population: int, tolerated: int, drawn: int, delta: float) -> int:
     """How many disagreements a calibration sample may show above the student's threshold.
 
@@ -72,6 +75,7 @@ def allowed(population: int, tolerated: int, drawn: int, delta: float) -> int:
     return low
 
 
+@lru_cache(maxsize=4096)
 def most_left(population: int, drawn: int, seen: int, delta: float) -> int:
     """How many marked documents are left at most among those that were not drawn.
 

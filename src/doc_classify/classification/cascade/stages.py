@@ -1,17 +1,31 @@
-"""What to do next: learn from more documents, calibrate, stop or give up."""
+"""What to do next: learn from more documents, calibrate, accept or give up."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from doc_classify.classification.cascade.certifying import Decision
+import numpy as np
+import numpy.typing as npt
+
+from doc_classify.classification.cascade.bounds import allowed
+from doc_classify.classification.cascade.certifying import Decision, certify
+from doc_classify.classification.cascade.planning import Curve, Plan, plan, smallest_sample
 from doc_classify.classification.cascade.promise import Consistency, Lot, Round
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+_POOL = 4
+"""Documents that are drawn for each that the student chooses. A larger pool finds harder
+documents, but mostly freaks; see docs/cascade.md."""
+_EXPONENT = 0.5
+"""How fast a student learns before that is measured: what it cannot answer falls with this
+power of the training documents."""
+_WORTHWHILE = 0.98
+"""Another stage has to be expected to cost less than this much of going on without."""
+_HOPELESS = 0.95
+"""A cascade that is expected to need more than this share of the calls is not worth having."""
+_MOST_LOOKS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +105,11 @@ Step = Train | Calibrate | Accept | AskAll
 def spending(lot: Lot, look: int) -> float:
     """The error probability that a look at a calibration sample may spend.
 
+    The first look gets most, because most lots need no second one.
+
     Args:
         lot: the documents and the promise.
-        look: number of the round, from 0.
+        look: how many rounds before this one were calibrated.
 
     Returns:
         Four fifths of what the looks before have left; the sum over any number of looks stays
@@ -117,9 +133,194 @@ def next_step(
         lot: the documents and the promise.
         rounds: what has been done so far, in order; empty at the start.
         consistency: how often the LLM contradicted itself, where that was measured.
-        left: see :func:`certify`; for the last round's student, once it is calibrated.
+        left: see :func:`.certifying.certify`; for the last round's student, once it is
+            calibrated.
 
     Returns:
         The step.
+
+    Raises:
+        ValueError: the numbers contradict each other, or ``left`` is needed and missing.
     """
-    raise NotImplementedError
+    consistency = consistency or Consistency()
+    if not rounds:
+        return _start(lot)
+    if not rounds[-1].calibration:
+        return _before_calibration(lot, rounds, consistency)
+    return _after_calibration(lot, rounds, consistency, left)
+
+
+def _start(lot: Lot) -> Step:
+    first = min(lot.population, max(6 * lot.categories, round(1.5 * math.sqrt(lot.population))))
+    if lot.max_calls is not None:
+        first = min(first, lot.max_calls // 3)
+        if first < 2 * lot.categories:
+            return AskAll(
+                "no_budget",
+                f"{lot.max_calls} calls are too few to learn {lot.categories} categories from",
+            )
+        return Train(first, first)
+    sample = smallest_sample(lot, first, spending(lot, 0))
+    if sample is None or first + sample >= lot.population * _HOPELESS:
+        return AskAll(
+            "too_few_documents",
+            f"with {lot.population} documents and an agreement of {lot.promise.agreement:g} the "
+            "samples would cost as many calls as they save",
+        )
+    return Train(first, first)
+
+
+def _before_calibration(lot: Lot, rounds: Sequence[Round], consistency: Consistency) -> Step:
+    """Calibrate, unless more training is expected to pay."""
+    last = rounds[-1]
+    delta = spending(lot, _looks(rounds))
+    curve = Curve(last.expected)
+    now = plan(lot, curve, last.asked, delta)
+    batch, later = _more_training(lot, rounds, curve, last.asked, delta, [0.5, 1, 3, 7])
+    if later is not None and (now is None or later.cost < _WORTHWHILE * now.cost):
+        if lot.max_calls is None and later.calls >= _HOPELESS * lot.population:
+            return _hopeless(lot, rounds, consistency, later.calls)
+        return Train(batch, _pool(lot, last.asked, batch), later.calls)
+    if now is None or (lot.max_calls is None and now.calls >= _HOPELESS * lot.population):
+        return _hopeless(lot, rounds, consistency, lot.population if now is None else now.calls)
+    return Calibrate(_trimmed(lot, last.asked, now.drawn, delta), now.calls)
+
+
+def _after_calibration(
+    lot: Lot,
+    rounds: Sequence[Round],
+    consistency: Consistency,
+    left: npt.NDArray[np.float64] | None,
+) -> Step:
+    """Accept, unless another round is expected to pay."""
+    last = rounds[-1]
+    used = last.asked + len(last.calibration)
+    if lot.max_calls is not None and left is not None:
+        unscored = int(np.isnan(left).sum()) + sum(x.score is None for x in last.calibration)
+        if unscored > lot.max_calls - used:
+            return AskAll(
+                "no_budget",
+                f"{unscored} documents can only be answered by the LLM, and of "
+                f"{lot.max_calls} calls {lot.max_calls - used} are left",
+            )
+    best = _best(lot, rounds, used, left)
+    calls = lot.population - best.decision.answered
+    looks = _looks(rounds)
+    if lot.max_calls is None and looks < _MOST_LOOKS:
+        curve = Curve(last.calibration)
+        delta = spending(lot, looks)
+        batch, later = _more_training(lot, rounds, curve, used, delta, [0, 0.5, 1])
+        if later is not None and later.calls < 0.9 * calls:
+            return Train(batch, _pool(lot, used, batch), later.calls)
+    if best.decision.takes == "nothing" and lot.max_calls is None:
+        return _hopeless(lot, rounds, consistency, calls)
+    return best
+
+
+def _best(
+    lot: Lot, rounds: Sequence[Round], used: int, left: npt.NDArray[np.float64] | None
+) -> Accept:
+    """The round whose decision leaves fewest documents to the LLM.
+
+    Each look kept within its own share of the error probability, so that all hold together and
+    any of them may be taken. Only the last round's student has scored the documents left.
+    """
+    whole = lot.max_calls is None and lot.promise.guarantee == "overall"
+    best: Accept | None = None
+    look = 0
+    for index, one in enumerate(rounds):
+        if not one.calibration:
+            continue
+        delta = spending(lot, look)
+        look += 1
+        last = index == len(rounds) - 1
+        if not (whole or last):
+            continue
+        decision = certify(lot, one.asked, one.calibration, delta, left if last else None)
+        # What was asked about since then is answered already.
+        rest = (lot.population - used) / max(1, lot.population - one.asked - len(one.calibration))
+        if best is None or decision.answered * rest > best.decision.answered:
+            best = Accept(decision, index)
+    if best is None:
+        raise ValueError("no round was calibrated")
+    return best
+
+
+def _more_training(
+    lot: Lot,
+    rounds: Sequence[Round],
+    curve: Curve,
+    asked: int,
+    delta: float,
+    growth: Sequence[float],
+) -> tuple[int, Plan | None]:
+    """The next batch, and what training on is expected to lead to in the best case."""
+    exponent = _exponent(lot, rounds, delta)
+    best: Plan | None = None
+    batch = 0
+    learnt = rounds[-1].asked
+    most = lot.population if lot.max_calls is None else lot.max_calls // 2
+    for factor in growth:
+        more = round(factor * asked)
+        if asked + more >= most:
+            continue
+        found = plan(lot, curve, asked + more, delta, (learnt / (asked + more)) ** exponent)
+        if found is not None and (best is None or found.cost < best.cost):
+            best = found
+            batch = min(more, math.ceil(asked / 2))
+    return batch, best
+
+
+def _exponent(lot: Lot, rounds: Sequence[Round], delta: float) -> float:
+    """How fast the student learns: measured as far as there are rounds, else assumed."""
+    first, last = rounds[0], rounds[-1]
+    if last.asked <= first.asked or not first.expected:
+        return _EXPONENT
+    kept = []
+    for one in (first, last):
+        curve = Curve(one.expected)
+        found = plan(lot, curve, one.asked, delta)
+        left = (found.calls - one.asked - found.drawn) if found else lot.population
+        kept.append(max(1.0, left) / lot.population)
+    measured = math.log(kept[0] / kept[1]) / math.log(last.asked / first.asked)
+    # Both are noisy; the assumption keeps its say until the student has grown fourfold.
+    weight = min(1.0, math.log(last.asked / first.asked) / math.log(4))
+    return min(1.0, max(0.0, weight * measured + (1 - weight) * _EXPONENT))
+
+
+def _trimmed(lot: Lot, asked: int, drawn: int, delta: float) -> int:
+    """The smallest sample that may show as many disagreements as one of this size."""
+    if lot.max_calls is not None or lot.promise.guarantee == "student":
+        return drawn
+    limit = allowed(lot.population - asked, lot.promise.tolerated(lot.population), drawn, delta)
+    return smallest_sample(lot, asked, delta, limit) or drawn
+
+
+def _pool(lot: Lot, asked: int, batch: int) -> int:
+    return min(lot.population - asked, _POOL * batch)
+
+
+def _looks(rounds: Sequence[Round]) -> int:
+    return sum(bool(one.calibration) for one in rounds)
+
+
+def _hopeless(lot: Lot, rounds: Sequence[Round], consistency: Consistency, calls: int) -> AskAll:
+    asked = rounds[-1].asked
+    if consistency.asked and 1 - consistency.ceiling >= 0.5 * (1 - lot.promise.agreement):
+        return AskAll(
+            "teacher_inconsistent",
+            f"asked twice about {consistency.asked} documents, the LLM changed its mind about "
+            f"{consistency.differed}; no student can agree with it more than about "
+            f"{consistency.ceiling:.0%}",
+        )
+    if asked < 20 * lot.categories:
+        return AskAll(
+            "too_many_categories",
+            f"{asked} answers are too few to learn {lot.categories} categories from, and more "
+            f"would cost what they save in {lot.population} documents",
+        )
+    return AskAll(
+        "student_too_weak",
+        f"a student that learnt from {asked} answers agrees too little with the LLM: about "
+        f"{calls} of {lot.population} documents would have to be sent to it all the same",
+    )

@@ -1,0 +1,178 @@
+"""What a sample of a given size is expected to be worth. Estimates: nothing rests on them.
+
+A wrong estimate costs calls, never the promise: sizes are chosen with training documents, and
+with calibration samples that have been looked at and paid for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from doc_classify.classification.cascade.bounds import allowed, most_left, tail
+from doc_classify.classification.cascade.promise import Judged, Lot
+
+_LARGEST_SAMPLE = 50_000
+"""Calibration documents beyond which another one changes nothing worth having."""
+
+
+class Curve:
+    """How many documents a student answers for how many disagreements.
+
+    Args:
+        judged: what the student said about documents that it had not seen, drawn uniformly.
+    """
+
+    def __init__(self, judged: Sequence[Judged]) -> None:
+        scored = sorted(
+            ((one.score, one.agrees) for one in judged if one.score is not None),
+            key=lambda one: (-one[0], one[1]),
+        )
+        self.size = len(judged)
+        self._scored = len(scored)
+        wrong = np.flatnonzero([not agrees for _, agrees in scored])
+        # The disagreement number j is reached after so many documents; past the last come all.
+        self._taken: npt.NDArray[np.float64] = np.concatenate([[0], wrong, [len(scored)]]).astype(
+            np.float64
+        )
+        self._number = np.arange(len(self._taken), dtype=np.float64)
+
+    def share(self, allowed_: int, drawn: int) -> float:
+        """The share of documents above disagreement number ``allowed_ + 1`` of a sample.
+
+        Args:
+            allowed_: disagreements that the sample may show above the threshold.
+            drawn: size of that sample.
+        """
+        if allowed_ < 0:
+            return 0.0
+        number = (allowed_ + 1) * (self.size + 1) / (drawn + 1)
+        return float(np.interp(number, self._number, self._taken)) / max(self.size, 1)
+
+    def wrong(self, share: float) -> float:
+        """The share of documents that are taken and disagree, if this share is taken."""
+        at = share * self.size
+        # Half a disagreement more than was seen: a small sample without any proves little.
+        return (float(np.interp(at, self._taken, self._number)) + 0.5) / (self.size + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A calibration sample and what is expected of it.
+
+    Attributes:
+        drawn: size of the sample.
+        calls: calls that the whole lot is expected to need.
+        cost: what is made as small as possible: ``calls``, or with ``max_calls`` the
+            disagreements that cannot be ruled out.
+    """
+
+    drawn: int
+    calls: int
+    cost: float
+
+
+def plan(lot: Lot, curve: Curve, asked: int, delta: float, shrink: float = 1.0) -> Plan | None:
+    """Find the size of the calibration sample that is expected to cost least.
+
+    Args:
+        lot: the documents and the promise.
+        curve: of the present student.
+        asked: documents that will have been set aside.
+        delta: error probability that the look may spend.
+        shrink: by what factor the documents that the student does not answer are expected to
+            become fewer with the training that is still to come.
+
+    Returns:
+        The best plan; None where no sample could keep the promise.
+    """
+    best: Plan | None = None
+    for drawn in _sizes(lot, asked):
+        found = _expect(lot, curve, asked, drawn, delta, shrink)
+        if found is not None and (best is None or found.cost < best.cost):
+            best = found
+    return best
+
+
+def smallest_sample(lot: Lot, asked: int, delta: float, limit: int = 0) -> int | None:
+    """The smallest sample that may show ``limit`` disagreements; None where there is none."""
+    population = lot.population - asked
+    tolerated = lot.promise.tolerated(lot.population)
+    low, high = 1, population
+    if population < 1 or allowed(population, tolerated, population, delta) < limit:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if allowed(population, tolerated, middle, delta) >= limit:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
+def _sizes(lot: Lot, asked: int) -> Iterator[int]:
+    top = min(lot.population - asked, _LARGEST_SAMPLE)
+    if lot.max_calls is not None:
+        top = min(top, lot.max_calls - asked)
+    last = 0
+    size = 15.0
+    while size < top * 1.12:
+        now = min(top, round(size))
+        if now > last:
+            yield now
+        last = now
+        size *= 1.12
+
+
+def _expect(
+    lot: Lot, curve: Curve, asked: int, drawn: int, delta: float, shrink: float
+) -> Plan | None:
+    population = lot.population - asked
+    if lot.max_calls is not None:
+        return _expect_bound(lot, curve, asked, drawn, delta, shrink)
+    if lot.promise.guarantee == "student":
+        share = _student_share(lot, curve, population, drawn, delta)
+    else:
+        limit = allowed(population, lot.promise.tolerated(lot.population), drawn, delta)
+        if limit < 0:
+            return None
+        share = curve.share(limit, drawn)
+    share = 1 - (1 - share) * shrink
+    calls = asked + drawn + round((population - drawn) * (1 - share))
+    return Plan(drawn, calls, float(calls))
+
+
+def _expect_bound(
+    lot: Lot, curve: Curve, asked: int, drawn: int, delta: float, shrink: float
+) -> Plan | None:
+    """What the sample is expected to certify for a fixed number of calls."""
+    population = lot.population - asked
+    calls = lot.max_calls or 0
+    taken = min(1.0, max(0.0, (lot.population - calls) / max(population - drawn, 1)))
+    wrong = curve.wrong(taken) * shrink
+    inside, sample = math.ceil(population * taken), int(drawn * taken)
+    if sample < 1:
+        return None
+    seen = min(sample, drawn * wrong)
+    low = most_left(inside, sample, int(seen), delta)
+    high = most_left(inside, sample, min(sample, int(seen) + 1), delta)
+    return Plan(drawn, calls, low + (high - low) * (seen - int(seen)))
+
+
+def _student_share(lot: Lot, curve: Curve, population: int, drawn: int, delta: float) -> float:
+    best = 0.0
+    for share in np.linspace(1, 0.05, 20):
+        inside, sample = int(population * share), int(drawn * share)
+        seen = round(drawn * curve.wrong(float(share)))
+        tolerated = lot.promise.tolerated(inside - sample)
+        if (
+            seen <= sample < inside
+            and tolerated + 1 + seen <= inside
+            and tail(inside, tolerated + 1 + seen, sample, seen) <= delta
+        ):
+            best = max(best, float(share))
+    return best
