@@ -301,7 +301,9 @@ class RunStats:
         llm_calls, prompt_tokens, cached_tokens, completion_tokens: as in :class:`Usage`.
         cost: of these tokens by the prices of the run, None where it has no prices.
         total_processing_time: wall-clock seconds.
-        categories: per category, the number of files and the sum of scores and confidences.
+        categories: per category, the number of files and the sum of scores and confidences; of
+            files that a person has corrected, the number alone.
+        corrected: files with a category that a person has said.
         failures: failed files by kind of error.
         unsupported_types: unsupported files by the reason or type found.
     """
@@ -330,6 +332,7 @@ class RunStats:
     classify_seconds: float = 0.0
     total_processing_time: float = 0.0
     workers: int = 0
+    corrected: int = 0
     categories: dict[str, CategoryStats] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
     unsupported_types: dict[str, int] = field(default_factory=dict)

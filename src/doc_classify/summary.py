@@ -67,6 +67,8 @@ def summary_lines(stats: RunStats) -> list[str]:
         lines.append(f"{stats.with_problems:,} classified although a part could not be read")
     if stats.needs_review:
         lines.append(f"{stats.needs_review:,} with too little evidence, for review")
+    if stats.corrected:
+        lines.append(f"{stats.corrected:,} files with a category that a person has corrected")
     if stats.processed and stats.total_processing_time:
         lines.append(
             f"{stats.total_processing_time:.1f} s"

@@ -35,7 +35,7 @@ class Labelled:
         label: the category, or a probability for each (an LLM's); what is left out has none.
         weight: how much it counts; a person's word may count more than a model's.
         group: documents that are alike for another reason than their category (a source, a
-            folder), to be held out together when a model is judged.
+            folder) and are left out together when a model is chosen and judged; "" for none.
         key: what it is known by: a later document of the same key takes its place. By default its
             own words.
     """
@@ -60,14 +60,15 @@ class Example(NamedTuple):
 class Learnt(NamedTuple):
     """A model, and what it says of documents that it did not learn from.
 
-    ``targets`` (n, C), ``groups`` and ``keys`` (n) are those of the examples, in the order that
-    ``held_out.rows`` refers to.
+    ``targets`` (n, C) and ``keys`` (n) are those of the examples, in the order that
+    ``held_out.rows`` refers to. ``groups`` is the number of groups that were left out as a whole,
+    0 where documents were left out one by one.
     """
 
     model: TrainedModel
     held_out: HeldOut
     targets: Floats
-    groups: tuple[str, ...]
+    groups: int
     keys: tuple[str, ...]
 
 
@@ -77,10 +78,15 @@ class TrainingSet:
     Args:
         taxonomy: the categories.
         zero_shot: build on the zero-shot classifier, where that turns out to help.
+        cautious: the documents to be classified may be of other sources than these (see
+            :func:`doc_classify.classification.head.fit`).
     """
 
-    def __init__(self, taxonomy: Taxonomy, *, zero_shot: bool = True) -> None:
+    def __init__(
+        self, taxonomy: Taxonomy, *, zero_shot: bool = True, cautious: bool = False
+    ) -> None:
         self.taxonomy = taxonomy
+        self.cautious = cautious
         self.zero_shot = EmbeddedClassifier(taxonomy) if zero_shot else None
         self.examples: dict[str, Example] = {}
         self._places = {name: at for at, name in enumerate(taxonomy.names)}
@@ -131,11 +137,14 @@ class TrainingSet:
             )
         weights = np.array([one.weight for one in examples])
         weights /= weights.mean()
+        groups = _groups([one.group for one in examples], likeliest)
         fitted = fit(
             [one.row for one in examples],
             targets,
             weights,
             prior=np.array([one.prior for one in examples], np.float64) if self.zero_shot else None,
+            groups=groups,
+            cautious=self.cautious,
             seed=seed,
         )
         rows, scores = fitted.held_out
@@ -151,8 +160,8 @@ class TrainingSet:
                 self.zero_shot.fingerprint if self.zero_shot and fitted.head.trust else "",
             ),
         )
-        groups = tuple(one.group for one in examples)
-        return Learnt(model, fitted.held_out, targets, groups, keys)
+        together = 0 if groups is None else int((np.bincount(groups) > 1).sum())
+        return Learnt(model, fitted.held_out, targets, together, keys)
 
     def _target(self, label: str | Mapping[str, float]) -> NDArray[np.float32]:
         shares = {label: 1.0} if isinstance(label, str) else label
@@ -185,6 +194,7 @@ def train(
     *,
     created: str = "",
     zero_shot: bool = True,
+    cautious: bool = False,
     seed: int = 0,
 ) -> TrainedModel:
     """Train a model from documents, taken one by one.
@@ -194,15 +204,33 @@ def train(
         taxonomy: the categories.
         created: when, in ISO 8601, for the record.
         zero_shot: build on the zero-shot classifier, where that turns out to help.
+        cautious: the documents to be classified may be of other sources than these.
         seed: of the choice of documents that are held out.
 
     Raises:
         ConfigurationError: a label cannot be used, or there are no two categories to tell apart.
     """
-    examples = TrainingSet(taxonomy, zero_shot=zero_shot)
+    examples = TrainingSet(taxonomy, zero_shot=zero_shot, cautious=cautious)
     for labelled in documents:
         examples.add(labelled)
     return examples.learn(created, seed=seed).model
+
+
+def _groups(names: list[str], categories: NDArray[np.intp]) -> NDArray[np.intp] | None:
+    """The number of each document's group; None where no category has two groups.
+
+    A category that is in one group alone would vanish with it: its documents are left out one by
+    one, and so are those without a group.
+    """
+    within: dict[int, set[str]] = {}
+    for name, category in zip(names, categories.tolist(), strict=True):
+        within.setdefault(category, set()).add(name)
+    numbers: dict[object, int] = {}
+    groups = [
+        numbers.setdefault(name if name and len(within[category]) > 1 else at, len(numbers))
+        for at, (name, category) in enumerate(zip(names, categories.tolist(), strict=True))
+    ]
+    return np.array(groups) if len(numbers) < len(names) else None
 
 
 def margins(scores: Floats) -> Floats:

@@ -114,6 +114,8 @@ class ResultRow:
 
     ``status`` is the file's status in that run. Duplicates and files done already carry the
     classification or failure of their document. ``duplicate_of`` is the URI of the first copy.
+    ``category`` is what a person has said where somebody did (``corrected``), and
+    ``predicted_category`` what the classifier said; score, confidence and reasoning belong to that.
     """
 
     uri: str
@@ -122,6 +124,8 @@ class ResultRow:
     size: int | None = None
     media_type: str | None = None
     category: str | None = None
+    corrected: bool = False
+    predicted_category: str | None = None
     score: float | None = None
     confidence: float | None = None
     scores: tuple[tuple[str, float], ...] = ()
@@ -250,7 +254,8 @@ class Store(Protocol):
         """A run by id (an unambiguous prefix will do), the newest without one; None if none.
 
         Fills in the breakdowns (categories, kinds of failure, unsupported types). Categories
-        count all files of the run that have one, also copies and those done earlier.
+        count all files of the run that have one, also copies and those done earlier, and where a
+        person has said another category, that.
         """
         ...
 

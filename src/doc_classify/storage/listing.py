@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, func, select
 
 from doc_classify.records import (
     CategoryStats,
@@ -15,7 +15,8 @@ from doc_classify.records import (
     Source,
     freeze_scores,
 )
-from doc_classify.storage.base import ResultFilter, ResultRow
+from doc_classify.storage.base import ResultFilter, ResultRow, RunSpec
+from doc_classify.storage.correcting import holding
 from doc_classify.storage.rows import row_to_problems
 from doc_classify.storage.schema import documents, extractions, files, results, run_files
 
@@ -33,13 +34,15 @@ _error_message = func.coalesce(_first_seen.c.error_message, run_files.c.error_me
 
 
 def list_results(
-    connection: Connection, run_id: str, fingerprint: str, only: ResultFilter
+    connection: Connection, run_id: str, spec: RunSpec, only: ResultFilter
 ) -> Iterator[ResultRow]:
     """See :meth:`doc_classify.storage.base.Store.results`."""
+    held = holding(connection, spec.categories)
     query = _query(
         run_id,
-        fingerprint,
+        spec.fingerprint,
         only,
+        held,
         files.c.uri,
         run_files.c.status,
         _error_kind.label("error_kind"),
@@ -47,7 +50,9 @@ def list_results(
         documents.c.sha256,
         documents.c.size,
         _first.c.uri.label("first_uri"),
-        results.c.category,
+        _category(held).label("category"),
+        results.c.category.label("predicted"),
+        held.c.document_id.is_not(None).label("corrected"),
         results.c.score,
         results.c.confidence,
         results.c.scores,
@@ -75,13 +80,14 @@ def list_results(
 
 
 def list_sources(
-    connection: Connection, run_id: str, fingerprint: str, only: ResultFilter
+    connection: Connection, run_id: str, spec: RunSpec, only: ResultFilter
 ) -> Iterator[Source]:
     """See :meth:`doc_classify.storage.base.Store.task_files`."""
     target = files.alias("targets")
     uri = _ordered(connection, target.c.uri)
+    held = holding(connection, spec.categories)
     query = (
-        _query(run_id, fingerprint, only, uri, target.c.size, target.c.mtime_ns)
+        _query(run_id, spec.fingerprint, only, held, uri, target.c.size, target.c.mtime_ns)
         # A copy stands for the first file of its document.
         .join(target, target.c.id == func.coalesce(run_files.c.first_file_id, files.c.id))
         .distinct()
@@ -92,29 +98,39 @@ def list_sources(
         yield Source(row[0], row[1] or 0, row[2] or 0)
 
 
-def add_breakdowns(connection: Connection, run_id: str, fingerprint: str, stats: RunStats) -> None:
+def add_breakdowns(connection: Connection, run_id: str, spec: RunSpec, stats: RunStats) -> None:
     """Fill in the counts by category, kind of failure and unsupported type.
 
     Categories count every file of the run that has one, also those that an earlier run did.
     """
+    held = holding(connection, spec.categories)
+    category = _category(held)
+    # The score is that of the category which the classifier had found.
+    own = held.c.document_id.is_(None)
+    score, confidence = (case((own, column)) for column in (results.c.score, results.c.confidence))
     query = (
         _query(
             run_id,
-            fingerprint,
+            spec.fingerprint,
             ResultFilter(),
-            results.c.category,
+            held,
+            category,
             func.count(),
-            func.coalesce(func.sum(results.c.score), 0.0),
-            func.count(results.c.score),
-            func.coalesce(func.sum(results.c.confidence), 0.0),
-            func.count(results.c.confidence),
+            func.coalesce(func.sum(score), 0.0),
+            func.count(score),
+            func.coalesce(func.sum(confidence), 0.0),
+            func.count(confidence),
+            func.count(held.c.document_id),
             described=False,
         )
         .where(_error_kind.is_(None), results.c.category.is_not(None))
-        .group_by(results.c.category)
-        .order_by(results.c.category)
+        .group_by(category)
+        .order_by(category)
     )
-    stats.categories = {row[0]: CategoryStats(*row[1:]) for row in connection.execute(query)}
+    stats.categories, stats.corrected = {}, 0
+    for name, *sums, corrected in connection.execute(query):
+        stats.categories[name] = CategoryStats(*sums)
+        stats.corrected += corrected
     kinds = (
         select(run_files.c.status, run_files.c.error_kind, func.count())
         .where(
@@ -135,9 +151,17 @@ def _ordered(connection: Connection, uri: ColumnElement[str]) -> ColumnElement[s
 
 
 def _query(
-    run_id: str, fingerprint: str, only: ResultFilter, *columns: Any, described: bool = True
+    run_id: str,
+    fingerprint: str,
+    only: ResultFilter,
+    held: Subquery,
+    *columns: Any,
+    described: bool = True,
 ) -> Select[Any]:
-    """Files of a run with their result; ``described``: also with what was read of them."""
+    """Files of a run with their result and the correction that holds.
+
+    ``described``: also with what was read of them.
+    """
     query = (
         select(*columns)
         .select_from(run_files)
@@ -157,6 +181,7 @@ def _query(
                 _own_status != FileStatus.PENDING.value,
             ),
         )
+        .outerjoin(held, held.c.document_id == run_files.c.document_id)
         .where(run_files.c.run_id == run_id)
     )
     if described:
@@ -175,20 +200,32 @@ def _query(
     if only.statuses:
         query = query.where(run_files.c.status.in_([status.value for status in only.statuses]))
     if only.category is not None:
-        query = query.where(results.c.category == only.category, _error_kind.is_(None))
+        query = query.where(_category(held) == only.category, _error_kind.is_(None))
     if only.failed:
         query = query.where(_error_kind.is_not(None), _own_status != FileStatus.UNSUPPORTED.value)
     if only.error_kind is not None:
         query = query.where(_error_kind == only.error_kind)
     if only.needs_review:
-        query = query.where(results.c.needs_review.is_(True), _error_kind.is_(None))
+        query = query.where(
+            results.c.needs_review.is_(True),
+            _error_kind.is_(None),
+            held.c.document_id.is_(None),
+        )
     return query
+
+
+def _category(held: Subquery) -> ColumnElement[str]:
+    """What a person said, else what the classifier said; nothing where it has said nothing."""
+    return case(
+        (results.c.category.is_not(None), func.coalesce(held.c.category, results.c.category))
+    )
 
 
 def _row(row: Any) -> ResultRow:
     failure = None
     if row.error_kind is not None:
         failure = Failure(row.error_kind, row.error_message or "")
+    corrected = not failure and row.category is not None and bool(row.corrected)
     return ResultRow(
         uri=row.uri,
         status=FileStatus(row.status),
@@ -196,10 +233,12 @@ def _row(row: Any) -> ResultRow:
         size=row.size,
         media_type=row.media_type,
         category=None if failure else row.category,
+        corrected=corrected,
+        predicted_category=None if failure else row.predicted,
         score=None if failure else row.score,
         confidence=None if failure else row.confidence,
         scores=() if failure else freeze_scores(dict(row.scores or ())),
-        needs_review=not failure and bool(row.needs_review),
+        needs_review=not failure and not corrected and bool(row.needs_review),
         reasoning=None if failure else row.reasoning,
         failure=failure,
         duplicate_of=row.first_uri,

@@ -257,3 +257,19 @@ answered_texts = Table(
     Column("digest", LargeBinary(16), primary_key=True),
     Column("document_id", _Id, ForeignKey("documents.id"), nullable=False),
 )
+
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
+    # Of the set of category names that the category was chosen among (correcting.names_key).
+    Column("names_key", String(16), primary_key=True),
+    Column("names", Text, nullable=False),  # as JSON
+    Column("category", Text, nullable=False),
+    Column("previous", Text),
+    Column("run_id", String(32), nullable=False),
+    Column("author", Text),
+    Column("note", Text),
+    Column("at", String(32), nullable=False),
+    Index(None, "names_key"),
+)

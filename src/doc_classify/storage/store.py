@@ -216,7 +216,7 @@ class SqlStore:
                 )
             )
             stats = read_stats(connection, run_id)
-            add_breakdowns(connection, run_id, spec.fingerprint, stats)
+            add_breakdowns(connection, run_id, spec, stats)
             return stats
 
         return self.write(work)
@@ -242,7 +242,7 @@ class SqlStore:
                 return None
             info = _run_info((exact or found)[0])
             if breakdowns:
-                add_breakdowns(connection, info.run_id, info.spec.fingerprint, info.stats)
+                add_breakdowns(connection, info.run_id, info.spec, info.stats)
         return info
 
     def progress(self, run_id: str) -> RunInfo | None:
@@ -262,15 +262,15 @@ class SqlStore:
 
     def results(self, run_id: str, only: ResultFilter | None = None) -> Iterator[ResultRow]:
         """See :meth:`~doc_classify.storage.base.Store.results`."""
-        fingerprint = self._spec(run_id).fingerprint
+        spec = self._spec(run_id)
         with reading(self._engine) as connection:
-            yield from list_results(connection, run_id, fingerprint, only or ResultFilter())
+            yield from list_results(connection, run_id, spec, only or ResultFilter())
 
     def task_files(self, run_id: str, only: ResultFilter) -> Iterator[Source]:
         """See :meth:`~doc_classify.storage.base.Store.task_files`."""
-        fingerprint = self._spec(run_id).fingerprint
+        spec = self._spec(run_id)
         with reading(self._engine) as connection:
-            yield from list_sources(connection, run_id, fingerprint, only)
+            yield from list_sources(connection, run_id, spec, only)
 
     def close(self) -> None:
         """See :meth:`~doc_classify.storage.base.Store.close`."""
