@@ -24,7 +24,7 @@ from doc_classify.pipeline.judging import LotJudge, ScoringJudge
 from doc_classify.pipeline.stages import Judge, Stages
 from doc_classify.records import Extraction, Outcome, RunStats, Timings
 from doc_classify.storage.base import RunSpec, Store, Task
-from doc_classify.storage.lot_rows import CALIBRATE, TRAIN
+from doc_classify.storage.lot_rows import CALIBRATE, POOL, TRAIN
 from doc_classify.storage.lots import FINISHED, Lot, LotLedger
 from doc_classify.storage.samples import Drawn
 
@@ -193,6 +193,7 @@ class LotWork:
                 "kind": kind,
                 "stage": len(self._steps) + 1,
                 "documents": step.documents,
+                "pool": getattr(step, "pool", step.documents),
                 "expected_calls": expected,
             }
         )
@@ -209,16 +210,42 @@ class LotWork:
             f"to {purpose}"
             + ("" if expected is None else f"; about {expected:,} LLM answers in all expected")
         )
-        drawn = await self._equipment.in_store(
-            lambda: self._samples.draw(self._lot.id, step["stage"], step["kind"], step["documents"])
-        )
-        step["drawn"] = drawn
+        await self._draw(step)
         await self._ask(step["stage"])
         if step["kind"] == TRAIN:
             await self._ask_again(step["stage"])
             await self._learn(step)
         else:
             await self._compare(step)
+
+    async def _draw(self, step: dict[str, Any]) -> None:
+        """Draw for a step; of a pool, those that the student knows least about."""
+        stage, number = step["stage"], step["documents"]
+        chosen = step["pool"] > number
+        role = POOL if chosen else step["kind"]
+        step["drawn"] = await self._equipment.in_store(
+            lambda: self._samples.draw(self._lot.id, stage, role, step["pool"])
+        )
+        if chosen:
+            await self._employ_student(self._version)
+            await self._take(
+                self._samples.in_pool(self._run_id, self._lot.id, self._spec, stage),
+                self._scoring(),
+            )
+            await self._equipment.in_store(
+                lambda: self._samples.choose(self._lot.id, stage, number)
+            )
+
+    @property
+    def _version(self) -> str:
+        """The version of the newest student."""
+        versions = [step["version"] for step in self._steps if step.get("version")]
+        return str(versions[-1])
+
+    def _scoring(self) -> ScoringJudge:
+        return ScoringJudge(
+            self._ledger, self._equipment, self._run_id, self._spec, self._lot, self._elapsed
+        )
 
     async def _learn(self, step: dict[str, Any]) -> None:
         def work() -> None:
@@ -234,7 +261,7 @@ class LotWork:
         await self._write()
 
     async def _compare(self, step: dict[str, Any]) -> None:
-        version = next(one["version"] for one in reversed(self._steps) if "version" in one)
+        version = self._version
         step["done"] = True
 
         def work() -> None:
@@ -275,24 +302,17 @@ class LotWork:
     async def _left(self) -> npt.NDArray[np.float64]:
         """The student's scores of all that was not drawn; made where they are not stored."""
         step = self._steps[-1]
-        version = next(one["version"] for one in reversed(self._steps) if "version" in one)
+        version = self._version
         if not step.get("scored"):
             if step.get("scoring") != version:
                 await self._equipment.in_store(lambda: self._samples.forget_scores(self._lot.id))
                 step["scoring"] = version
                 await self._write()
             self._say("the student looks at everything before anything is decided")
-            judge = ScoringJudge(
-                self._ledger,
-                self._equipment,
-                self._run_id,
-                self._spec,
-                self._lot,
-                self._elapsed,
-            )
             await self._employ_student(version)
             await self._take(
-                self._ledger.pending(self._run_id, self._lot.id, self._spec, unscored=True), judge
+                self._ledger.pending(self._run_id, self._lot.id, self._spec, unscored=True),
+                self._scoring(),
             )
             step["scored"] = True
             await self._write()

@@ -22,7 +22,7 @@ FEWEST_EXAMPLES = 100
 class Trained:
     """A student, and what it would have said of documents that it learned from.
 
-    ``expected``: each judged by a student that had not seen it.
+    ``expected``: of those that were drawn uniformly, each judged by a student that had not seen it.
     """
 
     data: bytes
@@ -36,20 +36,25 @@ def train(examples: Iterable[Example], taxonomy: Taxonomy) -> Trained | None:
     which the LLM was not sure counts for less.
     """
     training = TrainingSet(taxonomy)
+    uniform: set[str] = set()
     for example in examples:
         shares = {name: score for name, score in example.scores if score > 0}
         label = shares if example.label in shares else str(example.label)
-        training.add(Labelled(ClassifierInput.of(example.extraction, example.name), label))
+        document = ClassifierInput.of(example.extraction, example.name)
+        key = str(example.document_id)
+        if training.add(Labelled(document, label, key=key)) and example.uniform:
+            uniform.add(key)
     try:
         learnt = training.learn("")
     except ConfigurationError:
         return None
     names = taxonomy.names
-    scores = learnt.held_out.scores
+    rows, scores = learnt.held_out
     guesses = scores.argmax(1)
-    labels = learnt.targets[learnt.held_out.rows].argmax(1)
+    labels = learnt.targets[rows].argmax(1)
     expected = tuple(
         Judged(float(margin), bool(guess == label), names[guess])
-        for margin, guess, label in zip(margins(scores), guesses, labels, strict=True)
+        for row, margin, guess, label in zip(rows, margins(scores), guesses, labels, strict=True)
+        if not uniform or learnt.keys[row] in uniform
     )
     return Trained(learnt.model.to_bytes(), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -34,9 +35,14 @@ from doc_classify.storage.schema import (
     run_files,
 )
 
-KNOWN, TRAIN, CALIBRATE, AUDIT = "known", "train", "calibrate", "audit"
-"""Why the LLM is asked about a document of a lot; the first: it had been asked before."""
-DRAWN = (TRAIN, CALIBRATE, AUDIT)
+KNOWN = "known"
+"""The LLM had been asked about the document before the lot was made."""
+TRAIN, CALIBRATE, AUDIT = "train", "calibrate", "audit"
+"""What the LLM is asked about it for; drawn uniformly from all that was left."""
+POOL, CHOSEN = "pool", "chosen"
+"""Drawn for a choice, and chosen by the student of before to learn from."""
+DRAWN = (TRAIN, CALIBRATE, AUDIT, CHOSEN)
+"""The LLM is asked about these."""
 
 BATCH = 500
 
@@ -72,15 +78,12 @@ def undecided(lot_id: int, fingerprint: str) -> Any:
     )
 
 
-def fill(
-    connection: Connection, lot_id: int, seed: bytes, run_id: str, beside: Sequence[int]
-) -> int:
+def fill(connection: Connection, lot_id: int, run_id: str, beside: Sequence[int]) -> int:
     """Put the documents into the lot; returns how many there are."""
     after = population = 0
     while True:
         query = (
-            select(run_files.c.file_id, run_files.c.document_id, documents.c.sha256)
-            .join(documents, documents.c.id == run_files.c.document_id)
+            select(run_files.c.file_id, run_files.c.document_id)
             .where(
                 run_files.c.run_id == run_id,
                 run_files.c.status == FileStatus.PENDING.value,
@@ -106,7 +109,6 @@ def fill(
                     "lot_id": lot_id,
                     "document_id": row.document_id,
                     "file_id": row.file_id,
-                    "rank": rank(seed, bytes(row.sha256)),
                 }
                 for row in found
             ],
@@ -115,10 +117,31 @@ def fill(
         after = found[-1].file_id
 
 
-def rank(seed: bytes, sha256: bytes) -> int:
-    """The place of a document in the order of the draw, as a signed 64-bit number."""
-    digest = hmac.digest(seed, sha256, hashlib.sha256)
-    return int.from_bytes(digest[:8], "big", signed=True)
+def place(seed: bytes, stage: int, sha256: bytes) -> bytes:
+    """The place of a document in the random order of a draw.
+
+    Each draw has an order of its own: what one has left over because of what it contains must
+    not come first in the next.
+    """
+    return hmac.digest(seed, stage.to_bytes(8, "big") + sha256, hashlib.sha256)
+
+
+def draw(connection: Connection, lot_id: int, stage: int, number: int, *where: Any) -> list[int]:
+    """The documents of a lot that come first in the order of a draw, among those not drawn yet.
+
+    Memory grows with ``number`` alone.
+    """
+    seed = connection.execute(select(lots.c.seed).where(lots.c.id == lot_id)).scalar_one()
+    query = (
+        select(lot_documents.c.document_id, documents.c.sha256)
+        .join(documents, documents.c.id == lot_documents.c.document_id)
+        .where(lot_documents.c.lot_id == lot_id, lot_documents.c.role.is_(None), *where)
+    )
+    with connection.execute(query.execution_options(yield_per=BATCH)) as rows:
+        first = heapq.nsmallest(
+            number, ((place(seed, stage, bytes(row.sha256)), row.document_id) for row in rows)
+        )
+    return [document_id for _, document_id in first]
 
 
 def mark_known(connection: Connection, lot_id: int, spec: RunSpec) -> int:
@@ -148,30 +171,13 @@ def give_role(
         )
 
 
-def draw_decided(
-    connection: Connection, lot_id: int, stage: int, number: int, spec: RunSpec
-) -> int:
-    """Draw for an audit the next of those that the student has decided; returns how many."""
-    query = (
-        select(lot_documents.c.document_id)
-        .join(
-            results,
-            and_(
-                results.c.document_id == lot_documents.c.document_id,
-                results.c.fingerprint == spec.fingerprint,
-            ),
-        )
-        .where(
-            lot_documents.c.lot_id == lot_id,
-            lot_documents.c.role.is_(None),
-            results.c.classifier == STUDENT,
-        )
-        .order_by(lot_documents.c.rank, lot_documents.c.document_id)
-        .limit(number)
+def decided_by_student(spec: RunSpec) -> Any:
+    """Condition on documents of lots: their result is the student's."""
+    return exists().where(
+        results.c.document_id == lot_documents.c.document_id,
+        results.c.fingerprint == spec.fingerprint,
+        results.c.classifier == STUDENT,
     )
-    ids = list(connection.execute(query).scalars())
-    give_role(connection, lot_id, ids, AUDIT, stage)
-    return len(ids)
 
 
 def drawn_files(run_id: str) -> Any:
@@ -242,9 +248,7 @@ def set_columns(
         lot_documents.c.lot_id == lot_id, lot_documents.c.document_id == bindparam("document")
     )
     if drawn_only:
-        statement = statement.where(
-            lot_documents.c.role.in_(DRAWN), lot_documents.c.label.is_(None)
-        )
+        statement = statement.where(lot_documents.c.role != KNOWN, lot_documents.c.label.is_(None))
     statement = statement.values({name: bindparam(f"new_{name}") for name in names})
     ordered = sorted(rows, key=lambda row: row["document"])
     connection.execute(

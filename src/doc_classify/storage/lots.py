@@ -1,10 +1,9 @@
 """The part of the ledger that a cascade needs: lots of documents, and what comes of them.
 
 A *lot* is what a cascade makes one promise for: the documents of a run that nobody had decided
-when the lot was made. The order in which they are drawn is fixed then, by an HMAC of each
-document's hash under a secret seed, so that the next ``n`` of it are a uniform sample without
-replacement, whatever order the folders have, and the same after a kill at any moment
-(:mod:`.samples`).
+when the lot was made. The order in which a draw takes them is that of an HMAC of each document's
+hash under a secret seed, so that the first ``n`` are a uniform sample without replacement, whatever
+order the folders have, and the same after a kill at any moment (:mod:`.samples`).
 
 What was drawn and what was found of it is written before it is acted on; the certificate can be
 computed again from these rows alone.
@@ -116,7 +115,6 @@ class LotLedger:
         """
 
         def work(connection: Connection) -> Lot | None:
-            seed = secrets.token_bytes(32)
             lot_id = connection.execute(
                 insert(lots)
                 .values(
@@ -125,7 +123,7 @@ class LotLedger:
                     run_id=run_id,
                     source=clean(spec.source),
                     forced=spec.force,
-                    seed=seed,
+                    seed=secrets.token_bytes(32),
                     state=OPEN,
                     population=0,
                     known=0,
@@ -136,7 +134,7 @@ class LotLedger:
                 .returning(lots.c.id)
             ).scalar_one()
             beside_ids = [lot.id for lot in beside]
-            population = lot_rows.fill(connection, lot_id, seed, run_id, beside_ids)
+            population = lot_rows.fill(connection, lot_id, run_id, beside_ids)
             if not population:
                 connection.execute(lots.delete().where(lots.c.id == lot_id))
                 return None

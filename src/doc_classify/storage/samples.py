@@ -15,9 +15,10 @@ from doc_classify.records import Extraction, document_name, freeze_scores
 from doc_classify.storage import lot_rows
 from doc_classify.storage.base import RunSpec, Task
 from doc_classify.storage.engine import reading
-from doc_classify.storage.lot_rows import AUDIT, BATCH, DRAWN
+from doc_classify.storage.lot_rows import AUDIT, BATCH, CALIBRATE, CHOSEN, DRAWN, POOL, TRAIN
 from doc_classify.storage.rows import batches, clean, finite, now, row_to_extraction, upsert
 from doc_classify.storage.schema import (
+    documents,
     extractions,
     files,
     lot_documents,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A document of a sample, in the order of the draw, with what is known of it.
+    """A document of a sample, with what is known of it.
 
     Attributes:
         label: the category that the LLM gave; None where it gave none.
@@ -61,7 +62,8 @@ class Drawn:
 class Example:
     """A document that was read, with the LLM's answer where it has one.
 
-    ``scores``: the LLM's score for each category, empty where it gave none.
+    ``scores``: the LLM's score for each category, empty where it gave none. ``uniform``: drawn
+    uniformly from its lot, and not for what it contains.
     """
 
     document_id: int
@@ -69,6 +71,7 @@ class Example:
     extraction: Extraction
     label: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
+    uniform: bool = True
 
 
 class Samples:
@@ -77,52 +80,89 @@ class Samples:
     def __init__(self, store: SqlStore) -> None:
         self._store = store
 
-    def draw(self, lot_id: int, stage: int, role: str, number: int) -> int:
-        """Draw the next documents for a stage; returns how many there were.
+    def draw(
+        self, lot_id: int, stage: int, role: str, number: int, *, decided: RunSpec | None = None
+    ) -> int:
+        """Draw documents for a stage, uniformly from those not drawn yet.
 
-        Does nothing where the stage was drawn before.
+        Does nothing where the stage was drawn before. Returns how many there were, which is fewer
+        where there are no more.
+
+        Args:
+            lot_id: the lot.
+            stage: number of the draw.
+            role: what they are drawn for.
+            number: how many.
+            decided: of those alone that the student has decided in this cascade.
         """
         columns = lot_documents.c
-        there = select(func.count()).where(
-            columns.lot_id == lot_id, columns.stage == stage, columns.role == role
-        )
+        there = select(func.count()).where(columns.lot_id == lot_id, columns.stage == stage)
+        where = [lot_rows.decided_by_student(decided)] if decided else []
 
         def work(connection: Connection) -> int:
-            if connection.execute(there).scalar_one():
-                return int(connection.execute(there).scalar_one())
-            query = (
-                select(columns.document_id)
-                .where(columns.lot_id == lot_id, columns.role.is_(None))
-                .order_by(columns.rank, columns.document_id)
-                .limit(number)
-            )
-            ids = list(connection.execute(query).scalars())
-            lot_rows.give_role(connection, lot_id, ids, role, stage)
-            return len(ids)
+            if not (number_of := int(connection.execute(there).scalar_one())):
+                ids = lot_rows.draw(connection, lot_id, stage, number, *where)
+                lot_rows.give_role(connection, lot_id, ids, role, stage)
+                return len(ids)
+            return number_of
 
         return self._store.write(work)
 
-    def draw_for_audit(self, lot_id: int, stage: int, number: int, spec: RunSpec) -> int:
-        """Draw the next of those that the student has decided; returns how many there were."""
-        return self._store.write(
-            lambda connection: lot_rows.draw_decided(connection, lot_id, stage, number, spec)
+    def choose(self, lot_id: int, stage: int, number: int) -> None:
+        """Keep of a pool those of which the student is least sure; the others are as before.
+
+        Does nothing where the choice was made before.
+        """
+        columns = lot_documents.c
+        pool = and_(columns.lot_id == lot_id, columns.stage == stage, columns.role == POOL)
+
+        def work(connection: Connection) -> None:
+            query = (
+                select(columns.document_id)
+                .where(pool, columns.failure.is_(None))
+                .order_by(columns.score.is_not(None), columns.score, columns.document_id)
+                .limit(number)
+            )
+            ids = list(connection.execute(query).scalars())
+            lot_rows.give_role(connection, lot_id, ids, CHOSEN, stage)
+            connection.execute(
+                update(lot_documents)
+                .where(pool)
+                .values(role=None, stage=None, guess=None, score=None)
+            )
+
+        self._store.write(work)
+
+    def in_pool(self, run_id: str, lot_id: int, spec: RunSpec, stage: int) -> Iterator[list[Task]]:
+        """Tasks for the documents of a pool that the student has not looked at yet."""
+        columns = lot_documents.c
+        return self._drawn_tasks(
+            run_id,
+            spec,
+            columns.lot_id == lot_id,
+            columns.stage == stage,
+            columns.role == POOL,
+            columns.score.is_(None),
+            columns.failure.is_(None),
         )
 
     def drawn(self, lot_id: int) -> int:
         """Documents that the LLM was or is asked about before the student is, known ones too."""
         columns = lot_documents.c
-        query = select(func.count()).where(columns.lot_id == lot_id, columns.role != AUDIT)
+        query = select(func.count()).where(
+            columns.lot_id == lot_id, columns.role.not_in([AUDIT, POOL])
+        )
         return self._store.read(lambda connection: int(connection.execute(query).scalar_one()))
 
     def stage(self, lot_id: int, stage: int) -> list[Drawn]:
-        """What was drawn for a stage, in the order of the draw."""
+        """What was drawn for a stage."""
         columns = lot_documents.c
         query = (
             select(
                 columns.document_id, columns.label, columns.failure, columns.guess, columns.score
             )
             .where(columns.lot_id == lot_id, columns.stage == stage, columns.role.in_(DRAWN))
-            .order_by(columns.rank, columns.document_id)
+            .order_by(columns.document_id)
         )
         return self._store.read(
             lambda connection: [Drawn(*row) for row in connection.execute(query)]
@@ -136,13 +176,18 @@ class Samples:
         Also documents that the run does not have itself, since they were drawn.
         """
         columns = lot_documents.c
-        query = lot_rows.drawn_files(run_id).where(
+        return self._drawn_tasks(
+            run_id,
+            spec,
             columns.lot_id == lot_id,
             columns.stage == stage,
             columns.role.in_(DRAWN),
             columns.label.is_(None),
             columns.failure.is_(None),
         )
+
+    def _drawn_tasks(self, run_id: str, spec: RunSpec, *where: Any) -> Iterator[list[Task]]:
+        query = lot_rows.drawn_files(run_id).where(*where)
         rows = self._store.read(lambda connection: connection.execute(query).all())
         for part in batches(sorted(rows, key=lambda row: row.file_id), BATCH):
             yield self._store.read(partial(lot_rows.tasks, run_id=run_id, spec=spec, rows=part))
@@ -155,7 +200,7 @@ class Samples:
         first = (
             select(columns.document_id)
             .where(columns.lot_id == lot_id, columns.stage == stage, columns.label.is_not(None))
-            .order_by(columns.rank, columns.document_id)
+            .order_by(columns.document_id)
             .limit(number)
         )
         query = lot_rows.drawn_files(run_id).where(
@@ -231,7 +276,8 @@ class Samples:
         columns = lot_documents.c
         query = (
             self._read_documents(spec)
-            .add_columns(columns.label, results.c.scores)
+            .add_columns(columns.label, columns.role, results.c.scores)
+            .join(documents, documents.c.id == columns.document_id)
             .join(lots, lots.c.id == columns.lot_id)
             .outerjoin(
                 results,
@@ -248,8 +294,7 @@ class Samples:
             .order_by(
                 case((columns.lot_id == lot_id, 0), else_=1),
                 columns.lot_id.desc(),
-                columns.rank,
-                columns.document_id,
+                documents.c.sha256,  # an order that has nothing to do with folders
             )
         )
         if spec.force:
@@ -258,7 +303,7 @@ class Samples:
         for row in self._streamed(query):
             if row.document_id not in met:  # it may have been in several lots
                 met.add(row.document_id)
-                yield _example(row, row.label, row.scores)
+                yield _example(row, row.label, row.scores, row.role in (TRAIN, CALIBRATE))
             if len(met) >= most:
                 return
 
@@ -283,7 +328,7 @@ class Samples:
         query = (
             self._read_documents(spec)
             .where(columns.lot_id == lot_id, columns.stage == stage, columns.role.in_(DRAWN))
-            .order_by(columns.rank, columns.document_id)
+            .order_by(columns.document_id)
         )
         for row in self._streamed(query):
             yield _example(row)
@@ -325,7 +370,7 @@ class Samples:
         query = select(columns.score).where(columns.lot_id == lot_id, columns.role.is_(None))
 
         def work(connection: Connection) -> npt.NDArray[np.float64]:
-            scores = connection.execution_options(yield_per=BATCH).execute(query).scalars()
+            scores = connection.execute(query.execution_options(yield_per=BATCH)).scalars()
             return np.fromiter((np.nan if one is None else one for one in scores), np.float64)
 
         return self._store.read(work)
@@ -353,15 +398,22 @@ class Samples:
         )
 
     def _streamed(self, query: Any) -> Iterator[Any]:
-        with reading(self._store.engine) as connection:
-            yield from connection.execution_options(yield_per=BATCH).execute(query)
+        # Closed in order, also when whoever reads has had enough: it is a cursor of the server.
+        with (
+            reading(self._store.engine) as connection,
+            connection.execute(query.execution_options(yield_per=BATCH)) as rows,
+        ):
+            yield from rows
 
 
-def _example(row: Any, label: str | None = None, scores: Any = None) -> Example:
+def _example(
+    row: Any, label: str | None = None, scores: Any = None, uniform: bool = True
+) -> Example:
     return Example(
         row.document_id,
         document_name(row.uri),
         row_to_extraction(row, row.pages),
         label,
         freeze_scores(dict(scores or ())),
+        uniform,
     )

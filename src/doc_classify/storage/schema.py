@@ -233,9 +233,7 @@ lot_documents = Table(
     Column("lot_id", _Id, ForeignKey("lots.id"), primary_key=True),
     Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
     Column("file_id", _Id, ForeignKey("files.id"), nullable=False),
-    # The place in the order of the draw: an HMAC of the document's hash under the lot's seed.
-    Column("rank", BigInteger, nullable=False),
-    # known (the LLM had answered before), train, calibrate, audit; empty: not drawn.
+    # Why it was drawn, and by which draw; empty: it was not.
     Column("role", String(16)),
     Column("stage", Integer),
     # Of drawn documents: what the LLM said, or why it did not; what the student said, how surely;
@@ -245,7 +243,6 @@ lot_documents = Table(
     Column("guess", Text),
     Column("score", Float),
     Column("again", Text),
-    Index(None, "lot_id", "rank"),
     Index(None, "lot_id", "role", "stage"),
 )
 

@@ -44,7 +44,6 @@ def upgrade() -> None:
         sa.Column("lot_id", _Id, nullable=False),
         sa.Column("document_id", _Id, nullable=False),
         sa.Column("file_id", _Id, nullable=False),
-        sa.Column("rank", sa.BigInteger(), nullable=False),
         sa.Column("role", sa.String(length=16), nullable=True),
         sa.Column("stage", sa.Integer(), nullable=True),
         sa.Column("label", sa.Text(), nullable=True),
@@ -59,7 +58,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["file_id"], ["files.id"], name=op.f("fk_lot_documents_file_id")),
         sa.PrimaryKeyConstraint("lot_id", "document_id", name=op.f("pk_lot_documents")),
     )
-    op.create_index(op.f("ix_lot_documents_lot_id_rank"), "lot_documents", ["lot_id", "rank"])
     op.create_index(
         op.f("ix_lot_documents_lot_id_role_stage"), "lot_documents", ["lot_id", "role", "stage"]
     )
