@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doc_classify.classification import ClassifierInput, cascade
-from doc_classify.classification.cascade import Consistency, Judged, Round
 from doc_classify.classification.student import StudentClassifier
 from doc_classify.errors import ConfigurationError, HopelessError, ServerSetupError
 from doc_classify.pipeline import teaching
 from doc_classify.pipeline.asking import ReadDocument
 from doc_classify.pipeline.equipment import Equipment
 from doc_classify.pipeline.judging import LotJudge, ScoringJudge
+from doc_classify.pipeline.lot_journal import described, history, summary_of
 from doc_classify.pipeline.stages import Judge, Stages
 from doc_classify.records import Extraction, Outcome, RunStats, Timings
 from doc_classify.storage.base import RunSpec, Store, Task
 from doc_classify.storage.lot_rows import CALIBRATE, POOL, TRAIN
 from doc_classify.storage.lots import FINISHED, Lot, LotLedger
-from doc_classify.storage.samples import Drawn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,11 +113,7 @@ class LotWork:
         """
         certificate = await self._certificate()
         await self._rest(certificate)
-        outcome = await self._equipment.in_store(
-            lambda: self._ledger.outcome(self._lot.id, self._spec)
-        )
-        self._journal["outcome"] = outcome
-        await self._write(FINISHED)
+        await self._settle(certificate)
 
     # --- decisions ----------------------------------------------------------------------------
 
@@ -140,8 +135,9 @@ class LotWork:
                     "learn",
                 )
                 return None
-            rounds = await self._rounds()
-            consistency = await self._consistency()
+            rounds, consistency = await self._equipment.in_store(
+                lambda: history(self._samples, self._lot.id, self._steps, self._spec)
+            )
             if self._needs_left and rounds and rounds[-1].calibration:
                 left = await self._left()
             step = await asyncio.to_thread(
@@ -158,14 +154,31 @@ class LotWork:
                     teacher=self._spec.teacher_fingerprint,
                     consistency=consistency,
                 )
-                self._journal["certificate"] = certificate.to_dict()
-                await self._write()
+                await self._certify(certificate)
             else:
                 await self._give_up(step.reason, step.message)
                 return None
         certificate = cascade.Certificate.from_dict(self._journal["certificate"])
-        self._say(_described(certificate))
+        self._say(described(certificate))
         return certificate
+
+    async def _certify(self, certificate: cascade.Certificate, state: str | None = None) -> None:
+        self._journal["certificate"] = certificate.to_dict()
+        self._journal["summary"] = summary_of(certificate)
+        await self._write(state)
+
+    async def _settle(self, certificate: cascade.Certificate | None) -> None:
+        """Close the lot, with the numbers as they have become."""
+
+        def look() -> dict[str, int]:
+            self._journal["outcome"] = self._ledger.outcome(self._lot.id, self._spec)
+            return self._ledger.answered(self._lot.id, self._spec)
+
+        answered = await self._equipment.in_store(look)
+        if certificate:
+            await self._certify(certificate.settle(answered), FINISHED)
+        else:
+            await self._write(FINISHED)
 
     async def _give_up(self, reason: str, message: str) -> None:
         self._journal["hopeless"] = {"reason": reason, "message": message}
@@ -275,29 +288,6 @@ class LotWork:
             self._samples.scored(self._lot.id, opinions, self._journal)
 
         await self._equipment.in_store(work)
-
-    async def _rounds(self) -> list[Round]:
-        """What was done so far, as the engine takes it."""
-        rounds: list[Round] = []
-        for step in self._steps:
-            if step["kind"] == TRAIN:
-                expected = tuple(Judged(*one) for one in step["expected"])
-                rounds.append(Round(step["version"], step["asked"], expected))
-            else:
-                sample = await self._sample(step["stage"])
-                rounds[-1] = replace(rounds[-1], calibration=sample)
-        return rounds
-
-    async def _sample(self, stage: int) -> tuple[Judged, ...]:
-        return await self._equipment.in_store(
-            lambda: tuple(map(judged_of, self._samples.stage(self._lot.id, stage)))
-        )
-
-    async def _consistency(self) -> Consistency:
-        asked, differed = await self._equipment.in_store(
-            lambda: self._samples.consistency(self._spec.teacher_fingerprint)
-        )
-        return Consistency(asked, differed)
 
     async def _left(self) -> npt.NDArray[np.float64]:
         """The student's scores of all that was not drawn; made where they are not stored."""
@@ -426,20 +416,3 @@ class LotWork:
         await self._equipment.in_store(
             lambda: self._ledger.write_journal(self._lot.id, self._journal, state)
         )
-
-
-def judged_of(one: Drawn) -> Judged:
-    """A document of a sample as the engine takes it."""
-    if one.failure is not None:
-        # The student might still have answered it, unless nobody could read it.
-        return Judged(one.score, one.unreadable, one.guess)
-    return Judged(one.score, one.score is not None and one.guess == one.label, one.guess)
-
-
-def _described(certificate: cascade.Certificate) -> str:
-    decision = certificate.decision
-    return (
-        f"certified: the student (version {certificate.looks[certificate.round].version[:8]}) "
-        f"answers about {decision.student_share:.0%}; agreement of at least "
-        f"{decision.agreement:.1%}, {decision.expected_agreement:.1%} expected"
-    )

@@ -129,17 +129,9 @@ class Processor:
             source,
             include_reasoning=bool(stored["include_reasoning"]),
             force=True,
-            settings=self._as_run(info.spec),
+            settings=settings_of_run(self._settings, info.spec),
             taxonomy=Taxonomy.from_dict(stored["taxonomy"], "stored run"),
             options=ExtractionOptions.from_dict(stored["extraction"]),
-        )
-
-    def _as_run(self, spec: RunSpec) -> Settings:
-        """The settings with which an earlier run was made."""
-        stored: Any = spec.settings
-        settings = self._settings.changed(teacher=spec.teacher) if spec.teacher else self._settings
-        return settings.choosing(spec.classifier, stored.get("model")).changed(
-            **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
         )
 
     async def _execute(
@@ -231,3 +223,13 @@ class Processor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def settings_of_run(settings: Settings, spec: RunSpec) -> Settings:
+    """The settings with which an earlier run classified; limits and addresses are as given."""
+    stored: Any = spec.settings
+    if spec.teacher:
+        settings = settings.changed(teacher=spec.teacher)
+    return settings.choosing(spec.classifier, stored.get("model")).changed(
+        **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
+    )

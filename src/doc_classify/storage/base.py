@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from doc_classify.records import (
     Classification,
@@ -269,6 +269,13 @@ class Store(Protocol):
 
     def task_files(self, run_id: str, only: ResultFilter) -> Iterator[Source]:
         """The files that match, one per document: what a retry has to take again."""
+        ...
+
+    def lots(self, run_id: str) -> list[dict[str, Any]]:
+        """What is known of the lots of a cascade's run, JSON-ready; empty for other runs.
+
+        Their samples, certificate, outcome and audits, as ``docs/cascade.md`` describes them.
+        """
         ...
 
     def close(self) -> None:

@@ -16,16 +16,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
 from doc_classify.records import STUDENT, Classification, Outcome, RunStats
 from doc_classify.storage import lot_rows
 from doc_classify.storage.answers import answer_to_text, note_texts
 from doc_classify.storage.base import RunSpec, Task
-from doc_classify.storage.lot_rows import BATCH
+from doc_classify.storage.lot_listing import lots_query
+from doc_classify.storage.lot_rows import AUDIT, BATCH
 from doc_classify.storage.recording import read_stats, record, store_read
 from doc_classify.storage.rows import clean, finite, now
-from doc_classify.storage.samples import Samples
+from doc_classify.storage.samples import Samples, is_gone
 from doc_classify.storage.schema import (
     documents,
     files,
@@ -153,18 +154,7 @@ class LotLedger:
 
     def lots_of(self, run_id: str, fingerprint: str) -> list[Lot]:
         """Every lot of the cascade that has documents of the run, oldest first."""
-        there = exists(
-            select(run_files.c.file_id)
-            .join(
-                lot_documents,
-                and_(
-                    lot_documents.c.lot_id == lots.c.id,
-                    lot_documents.c.document_id == run_files.c.document_id,
-                ),
-            )
-            .where(run_files.c.run_id == run_id)
-        )
-        query = select(lots).where(lots.c.fingerprint == fingerprint, there).order_by(lots.c.id)
+        query = lots_query(run_id, fingerprint)
         return self._store.read(lambda connection: [_lot(row) for row in connection.execute(query)])
 
     def write_journal(
@@ -268,18 +258,12 @@ class LotLedger:
 
     def outcome(self, lot_id: int, spec: RunSpec) -> dict[str, int]:
         """Documents of a lot by who decided them; "failed" and "gone" among the names."""
+        columns = results.c
         query = (
-            select(results.c.classifier, results.c.error_kind.is_(None), func.count())
-            .select_from(lot_documents)
-            .outerjoin(
-                results,
-                and_(
-                    results.c.document_id == lot_documents.c.document_id,
-                    results.c.fingerprint == spec.fingerprint,
-                ),
-            )
+            select(columns.classifier, columns.error_kind.is_(None), func.count())
+            .select_from(_with_results(spec))
             .where(lot_documents.c.lot_id == lot_id)
-            .group_by(results.c.classifier, results.c.error_kind.is_(None))
+            .group_by(columns.classifier, columns.error_kind.is_(None))
         )
 
         def work(connection: Connection) -> dict[str, int]:
@@ -295,6 +279,53 @@ class LotLedger:
             return found
 
         return self._store.read(work)
+
+    def answered(self, lot_id: int, spec: RunSpec) -> dict[str, int]:
+        """Documents that the student has decided, by category."""
+        columns = results.c
+        query = (
+            select(columns.category, func.count())
+            .select_from(_with_results(spec))
+            .where(lot_documents.c.lot_id == lot_id, columns.classifier == STUDENT)
+            .group_by(columns.category)
+        )
+        return self._store.read(
+            lambda connection: {name: int(count) for name, count in connection.execute(query)}
+        )
+
+    def audited(self, lot_id: int, stages: Sequence[int], spec: RunSpec) -> tuple[int, int, int]:
+        """Of the documents of audits: judged, disagreeing with the LLM, gone since.
+
+        One that the LLM has no category for counts as disagreeing.
+        """
+        columns = lot_documents.c
+        query = (
+            select(columns.label, columns.failure, results.c.category)
+            .select_from(_with_results(spec))
+            .where(columns.lot_id == lot_id, columns.stage.in_(stages), columns.role == AUDIT)
+        )
+
+        def work(connection: Connection) -> tuple[int, int, int]:
+            judged = disagreed = gone = 0
+            for label, failure, category in connection.execute(query):
+                if failure is not None and is_gone(failure):
+                    gone += 1
+                    continue
+                judged += 1
+                disagreed += label != category
+            return judged, disagreed, gone
+
+        return self._store.read(work)
+
+
+def _with_results(spec: RunSpec) -> Any:
+    return lot_documents.outerjoin(
+        results,
+        and_(
+            results.c.document_id == lot_documents.c.document_id,
+            results.c.fingerprint == spec.fingerprint,
+        ),
+    )
 
 
 def _record(

@@ -54,8 +54,7 @@ class Drawn:
     @property
     def unreadable(self) -> bool:
         """Nobody gets to see the text: neither the student nor the LLM decides anything."""
-        kind = self.failure
-        return kind is not None and (is_of_extraction(kind) or not is_permanent(kind))
+        return self.failure is not None and is_gone(self.failure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,11 @@ class Example:
     label: str | None = None
     scores: tuple[tuple[str, float], ...] = ()
     uniform: bool = True
+
+
+def is_gone(failure: str) -> bool:
+    """Whether a kind of failure means that nobody gets to see the text."""
+    return is_of_extraction(failure) or not is_permanent(failure)
 
 
 class Samples:
