@@ -142,7 +142,8 @@ def _details(lot: dict[str, Any]) -> list[str]:
         version = f", student {sample['student'][:12]}" if sample["student"] else ""
         pool = f" chosen from {sample['drawn']:,}" if sample["drawn"] > sample["asked"] else ""
         lines.append(
-            f"  sample {number} to {sample['purpose']}: {sample['asked']:,} documents{pool}{version}"
+            f"  sample {number} to {sample['purpose']}: {sample['asked']:,} documents"
+            f"{pool}{version}"
         )
     if said["asked_twice"]:
         lines.append(

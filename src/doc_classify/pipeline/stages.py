@@ -54,7 +54,8 @@ QUARANTINE_AFTER = 3
 STOPPED = (asyncio.CancelledError, BudgetReachedError)
 """What ends the work on purpose; everything else is a failure."""
 
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS, _FLUSH_SOON = 1.0, 0.1
+"""The second where each outcome may be an LLM's answer that nobody wants to ask for again."""
 
 
 class Judge(Protocol):
@@ -327,7 +328,7 @@ class Stages:
         batch: list[Outcome] = []
         ended = False
         while not ended:
-            deadline = time.monotonic() + _FLUSH_SECONDS
+            deadline = time.monotonic() + (_FLUSH_SOON if self._judge else _FLUSH_SECONDS)
             while len(batch) < self._plan.batch_size:
                 try:
                     async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
