@@ -7,7 +7,7 @@ with calibration samples that have been looked at and paid for.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,28 +18,32 @@ from doc_classify.classification.cascade.promise import Judged, Lot
 
 _LARGEST_SAMPLE = 50_000
 """Calibration documents beyond which another one changes nothing worth having."""
+_NEWTON, _RIDGE = 12, 0.5
+"""Steps of the fit, and how strongly it is drawn to a risk that does not depend on the score."""
 
 
 class Curve:
     """How many documents a student answers for how many disagreements.
 
+    The samples that it is made from are small, and above the interesting threshold there is often
+    no disagreement at all. So the probability of a disagreement is fitted to the score (logistic
+    regression), and the scores say how many documents have it.
+
     Args:
         judged: what the student said about documents that it had not seen, drawn uniformly.
+        chosen: the same about documents that were chosen by their scores. At a given score
+            they are like others, so that they help with the fit, but not with the numbers.
     """
 
-    def __init__(self, judged: Sequence[Judged]) -> None:
-        scored = sorted(
-            ((one.score, one.agrees) for one in judged if one.score is not None),
-            key=lambda one: (-one[0], one[1]),
-        )
-        self.size = len(judged)
-        self._scored = len(scored)
-        wrong = np.flatnonzero([not agrees for _, agrees in scored])
-        # The disagreement number j is reached after so many documents; past the last come all.
-        self._taken: npt.NDArray[np.float64] = np.concatenate([[0], wrong, [len(scored)]]).astype(
-            np.float64
-        )
-        self._number = np.arange(len(self._taken), dtype=np.float64)
+    def __init__(self, judged: Sequence[Judged], chosen: Sequence[Judged] = ()) -> None:
+        self.size = max(len(judged), 1)
+        scores = np.sort([one.score for one in judged if one.score is not None])[::-1]
+        fitted = [
+            (one.score, not one.agrees) for one in (*judged, *chosen) if one.score is not None
+        ]
+        risk = _risk(np.array(fitted, dtype=np.float64).reshape(-1, 2))
+        self._taken = np.arange(len(scores) + 1) / self.size
+        self._wrong = np.concatenate([[0.0], np.cumsum(risk(scores))]) / self.size
 
     def share(self, allowed_: int, drawn: int) -> float:
         """The share of documents above disagreement number ``allowed_ + 1`` of a sample.
@@ -50,14 +54,40 @@ class Curve:
         """
         if allowed_ < 0:
             return 0.0
-        number = (allowed_ + 1) * (self.size + 1) / (drawn + 1)
-        return float(np.interp(number, self._number, self._taken)) / max(self.size, 1)
+        return float(np.interp((allowed_ + 1) / (drawn + 1), self._wrong, self._taken))
 
     def wrong(self, share: float) -> float:
         """The share of documents that are taken and disagree, if this share is taken."""
-        at = share * self.size
-        # Half a disagreement more than was seen: a small sample without any proves little.
-        return (float(np.interp(at, self._taken, self._number)) + 0.5) / (self.size + 1)
+        return float(np.interp(share, self._taken, self._wrong))
+
+
+def _risk(
+    seen: npt.NDArray[np.float64],
+) -> Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]:
+    """The probability of a disagreement by score, never rising with it.
+
+    Logistic regression by Newton's method, with one invented agreement and disagreement in the
+    middle of the scores, so that there is an answer where all agree or all disagree.
+    """
+    if not len(seen):
+        return lambda scores: np.full(len(scores), 0.5)
+    middle, width = float(np.median(seen[:, 0])), float(np.std(seen[:, 0])) or 1.0
+    x = np.concatenate([(seen[:, 0] - middle) / width, [0.0, 0.0]])
+    y = np.concatenate([seen[:, 1], [0.0, 1.0]])
+    weight = np.concatenate([np.ones(len(seen)), [0.75, 0.25]])
+    design = np.stack([np.ones(len(x)), x], axis=1)
+    at = np.zeros(2)
+    for _ in range(_NEWTON):
+        p = _logistic(design @ at)
+        slope = design.T @ (weight * (y - p)) - _RIDGE * at * [0, 1]
+        curvature = (design * (weight * np.maximum(p * (1 - p), 1e-6))[:, None]).T @ design
+        at = at + np.clip(np.linalg.solve(curvature + np.diag([1e-6, _RIDGE]), slope), -2, 2)
+    start, steep = float(at[0]), min(0.0, float(at[1]))
+    return lambda scores: _logistic(start + steep * (scores - middle) / width)
+
+
+def _logistic(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.asarray(1 / (1 + np.exp(-np.clip(x, -30, 30))), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)

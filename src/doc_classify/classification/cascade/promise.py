@@ -121,6 +121,7 @@ class Round:
             (those of the first round and calibration samples of earlier rounds, not those
             chosen from a pool), each judged by a student that had not seen it (leave-one-out).
             Only for planning; nothing is certified with it.
+        chosen: the same of the training documents that were chosen from a pool.
         calibration: a sample drawn uniformly, after the student was frozen, from the
             ``population - asked`` other documents (:func:`draw` with a new stage number).
             Empty until it has been drawn and asked about.
@@ -130,6 +131,7 @@ class Round:
     asked: int
     expected: tuple[Judged, ...]
     calibration: tuple[Judged, ...] = ()
+    chosen: tuple[Judged, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,7 +174,7 @@ def _before_calibration(lot: Lot, rounds: Sequence[Round], consistency: Consiste
     """Calibrate, unless more training is expected to pay."""
     last = rounds[-1]
     delta = spending(lot, _looks(rounds))
-    curve = Curve(last.expected)
+    curve = Curve(last.expected, last.chosen)
     now = plan(lot, curve, last.asked, delta)
     batch, later = _more_training(lot, rounds, curve, last.asked, delta, [0.5, 1, 3, 7])
     if later is not None and (now is None or later.cost < _WORTHWHILE * now.cost):
@@ -207,7 +207,7 @@ def _after_calibration(
     calls = lot.population - best.decision.answered
     looks = _looks(rounds)
     if lot.max_calls is None and looks < _MOST_LOOKS:
-        curve = Curve(last.calibration)
+        curve = Curve(last.calibration, (*last.expected, *last.chosen))
         delta = spending(lot, looks)
         batch, later = _more_training(lot, rounds, curve, used, delta, [0, 0.5, 1])
         if later is not None and later.calls < 0.9 * calls:
@@ -278,7 +278,7 @@ def _exponent(lot: Lot, rounds: Sequence[Round], delta: float) -> float:
         return _EXPONENT
     kept = []
     for one in (first, last):
-        curve = Curve(one.expected)
+        curve = Curve(one.expected, one.chosen)
         found = plan(lot, curve, one.asked, delta)
         left = (found.calls - one.asked - found.drawn) if found else lot.population
         kept.append(max(1.0, left) / lot.population)
