@@ -274,12 +274,13 @@ def test_a_student_that_learns_nothing_is_given_up_or_the_run_stops(folder, url)
         return {answers[sum(map(ord, user)) % 4]: 0.9, "letters": 0.01, "reports": 0.01}
 
     with OllamaDouble(arbitrary, slots=8) as double:
-        run(folder, url, double, "--if-hopeless", "stop", code=3)
+        much = ("--agreement", "0.97")
+        run(folder, url, double, *much, "--if-hopeless", "stop", code=3)
         [lot] = lots(url)
         assert lot["hopeless"]["reason"] == "student_too_weak" and not lot["certificate"]
         asked = questions(double).total()
-        assert asked < COUNT / 2
-        said = run(folder, url, double)
+        assert asked < COUNT
+        said = run(folder, url, double, *much)
         assert said["classified"] + said["already_done"] == COUNT
         assert {row.classifier for row in rows(url)} == {"ollama"}
         assert said["cascade"]["lots"][0]["outcome"]["llm"] == COUNT
@@ -291,15 +292,15 @@ def test_an_inconsistent_llm_is_found_out(folder, url):
     def fickle(_system: str, user: str) -> dict[str, float]:
         turns[user] = turns.get(user, 0) + 1
         best = category_of(user)
-        if turns[user] > 1 and len(turns) % 2:
+        if turns[user] > 1 and sum(map(ord, user)) % 2:
             best = "letters" if best != "letters" else "reports"
         return {best: 0.9, "other": 0.01}
 
     with OllamaDouble(fickle, slots=8) as double:
         said = run(folder, url, double)
     [lot] = said["cascade"]["lots"]
-    if lot["summary"]:
-        assert lot["summary"]["differed"] > 0
+    assert lot["summary"]["asked_twice"] == 30 and lot["summary"]["differed"] > 5
+    assert lot["summary"]["teacher_ceiling"] < 0.9
     assert said["classified"] == COUNT
 
 
@@ -353,7 +354,7 @@ def test_copies_and_texts_that_are_alike_are_asked_about_once(double, url, tmp_p
         (place / f"spaced-{file.name}").write_text(text.replace(" ", "  ").upper())
     said = run(place, url, double)
     assert (said["seen"], said["duplicates"], said["classified"]) == (60, 10, 50)
-    assert said["llm_calls"] <= 40 + 2  # two alike may be under way at once
+    assert said["llm_calls"] <= 40 + 2  # two to see how consistent the LLM is
 
 
 def test_force_and_retry_and_another_taxonomy(folder, double, url):
@@ -366,7 +367,8 @@ def test_force_and_retry_and_another_taxonomy(folder, double, url):
     assert renamed["classified"] == COUNT and renamed["llm_calls"] > 0
     again = other("retry", "--category", "letters", "--host", double.url, url=url)
     assert again["failed"] == 0 and again["classified"] > 0
-    assert again["cascade"]["lots"][0]["outcome"]["llm"] == again["classified"]
+    [lot] = again["cascade"]["lots"]
+    assert lot["population"] == again["classified"]
 
 
 def test_what_cannot_be_read_is_a_failure_and_counts_for_nothing(double, url, tmp_path):

@@ -202,7 +202,7 @@ def test_an_unfinished_lot_is_gone_on_with_by_the_next_run_over_the_same_source(
     new = ledger.make(second, SPEC, found)
     assert new is not None and new.population == 5
     assert len(flat(ledger.pending(second, lot.id, SPEC))) == 38
-    assert [one.id for one in ledger.lots_of(second, "cascade")] == [lot.id, new.id]
+    assert [one.id for one in ledger.lots_of(second, SPEC)] == [lot.id, new.id]
     ledger.write_journal(lot.id, {"steps": []}, FINISHED)
     assert [one.id for one in ledger.unfinished(second, SPEC)] == [new.id]
 
@@ -223,7 +223,7 @@ def test_no_lot_is_made_of_nothing(store):
     ledger = LotLedger(store)
     run_id, lot = made(store)
     assert ledger.make(run_id, SPEC, [lot]) is None
-    assert ledger.lots_of(run_id, "cascade") == [lot]
+    assert ledger.lots_of(run_id, SPEC) == [lot]
 
 
 def test_a_drawn_document_is_read_where_the_run_has_it(store):

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from doc_classify.classification.cascade import Decision
 
 _BLANK = re.compile(r"\s+")
-_UNSCORED = "unscored"
+_MOST_TWINS, _RECENT = 50, 1_000
+"""Documents that wait for one answer, and answers that may not be stored yet."""
 
 
 class LotJudge:
@@ -69,33 +70,51 @@ class LotJudge:
         self._decision = decision
         self._is_sample = is_sample
         self._digests: dict[int, bytes] = {}
+        self._twins: dict[bytes, list[ReadDocument]] = {}
+        self._recent: dict[bytes, Classification] = {}
         self.held = 0
 
-    async def before(self, read: ReadDocument, found: Classification | None) -> Outcome | None:
+    async def before(
+        self, read: ReadDocument, found: Classification | None
+    ) -> Sequence[Outcome] | None:
         """See :class:`.stages.Judge`."""
         task = read.task
         if self._decision and found and self._decision.accepts(found.score):
-            return outcome_of(read, found, STUDENT)
-        if isinstance(task.answer, Classification):
-            return outcome_of(read, task.answer, self._spec.teacher)
-        if isinstance(task.answer, Failure):
-            return outcome_of(read, task.answer, self._spec.teacher)
+            return [outcome_of(read, found, STUDENT)]
+        if task.answer:
+            return [outcome_of(read, task.answer, self._spec.teacher)]
         digest = text_digest(read.extraction)
-        said = await self._equipment.in_store(
+        twins = self._twins.get(digest)
+        if twins is not None and len(twins) < _MOST_TWINS:
+            twins.append(read)  # the same text is being asked about: its answer is theirs, too
+            return []
+        said = self._recent.get(digest) or await self._equipment.in_store(
             lambda: self._ledger.answer_to(self._run_id, self._spec, digest)
         )
         if said:
-            return outcome_of(read, said, self._spec.teacher)
+            return [outcome_of(read, said, self._spec.teacher)]
         self._digests[task.document_id] = digest
+        self._twins.setdefault(digest, [])
         return None
 
-    async def after(self, outcome: Outcome) -> Outcome | None:
+    async def after(self, outcome: Outcome) -> Sequence[Outcome]:
         """See :class:`.stages.Judge`."""
         digest = self._digests.pop(outcome.document_id, None)
+        twins = self._twins.pop(digest, []) if digest else []
         if self._is_sample and outcome.failure and outcome.failure.kind == ServerError.kind:
-            self.held += 1
-            return None
-        return replace(outcome, text_digest=digest) if digest else outcome
+            self.held += 1 + len(twins)
+            return []
+        if digest is None:
+            return [outcome]
+        if outcome.classification:
+            self._recent[digest] = outcome.classification
+            if len(self._recent) > _RECENT:
+                self._recent.pop(next(iter(self._recent)))
+        found = outcome.classification or outcome.failure
+        return [
+            replace(outcome, text_digest=digest),
+            *(outcome_of(twin, found, self._spec.teacher) for twin in twins if found),
+        ]
 
     async def record(self, outcomes: Sequence[Outcome], seconds: float) -> RunStats:
         """See :class:`.stages.Judge`; ``seconds`` of the stages alone are of no interest."""
@@ -133,14 +152,15 @@ class ScoringJudge:
         self._lot = lot
         self._elapsed = elapsed
 
-    async def before(self, read: ReadDocument, found: Classification | None) -> Outcome | None:
+    async def before(
+        self, read: ReadDocument, found: Classification | None
+    ) -> Sequence[Outcome] | None:
         """See :class:`.stages.Judge`."""
-        return outcome_of(read, found or Failure(_UNSCORED, ""), STUDENT)
+        return [outcome_of(read, found, STUDENT)] if found else []
 
-    async def after(self, outcome: Outcome) -> Outcome | None:
+    async def after(self, outcome: Outcome) -> Sequence[Outcome]:
         """See :class:`.stages.Judge`."""
-        unscored = outcome.failure and outcome.failure.kind == _UNSCORED
-        return None if unscored else outcome
+        return [outcome]
 
     async def record(self, outcomes: Sequence[Outcome], seconds: float) -> RunStats:
         """See :class:`.stages.Judge`."""

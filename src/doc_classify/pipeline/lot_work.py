@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 REPEATED = 100
 """Documents that the LLM is asked about twice, to see how consistent it is."""
 _REPEATED_SHARE = 0.05
-"""The same where few may be asked about at all, as a share of those."""
+"""The same of small lots, and where few may be asked about, as a share of those."""
 _TRIES = 3
 
 
@@ -87,10 +87,9 @@ class LotWork:
         self._say = on_stage
         self._journal: dict[str, Any] = {"steps": []} | lot.journal
         budget = self._plan.max_calls
-        if budget is None:
-            self._repeated = REPEATED
-        else:
-            self._repeated = min(REPEATED, int(_REPEATED_SHARE * budget))
+        most = lot.population if budget is None else min(budget, lot.population)
+        self._repeated = min(REPEATED, int(_REPEATED_SHARE * most))
+        if budget is not None:
             budget -= self._repeated
         self._terms = cascade.Lot(
             population=lot.population,
@@ -124,10 +123,6 @@ class LotWork:
             if self._steps and not self._steps[-1].get("done"):
                 await self._go_on_with(self._steps[-1])
                 continue
-            if not self._steps and await self._can_begin_with_a_student():
-                self._steps.append({"kind": TRAIN, "stage": 0, "documents": 0})
-                await self._write()
-                continue
             if any(step.get("version", "") is None for step in self._steps):
                 await self._give_up(
                     "one_category",
@@ -143,7 +138,9 @@ class LotWork:
             step = await asyncio.to_thread(
                 cascade.next_step, self._terms, rounds, consistency, left
             )
-            if isinstance(step, cascade.Train | cascade.Calibrate):
+            if not self._steps and isinstance(step, cascade.Train):
+                await self._begin_at_all(step)
+            elif isinstance(step, cascade.Train | cascade.Calibrate):
                 await self._begin(step)
             elif isinstance(step, cascade.Accept):
                 certificate = cascade.Certificate.of(
@@ -187,12 +184,16 @@ class LotWork:
             raise HopelessError(f"the cascade would save nothing: {message}")
         self._say(f"the cascade saves nothing here: {message}; the LLM does it all")
 
-    async def _can_begin_with_a_student(self) -> bool:
-        """Whether enough answers are there from before: then no document is asked about first."""
+    async def _begin_at_all(self, step: cascade.Train) -> None:
+        """Begin with what the LLM has answered before, if that is as much as would be drawn."""
         there = await self._equipment.in_store(
             lambda: self._samples.count_examples(self._lot.id, self._spec)
         )
-        return there >= teaching.FEWEST_EXAMPLES
+        if there < step.documents:
+            await self._begin(step)
+        else:
+            self._steps.append({"kind": TRAIN, "stage": 0, "documents": 0})
+            await self._write()
 
     @property
     def _needs_left(self) -> bool:

@@ -61,15 +61,18 @@ _FLUSH_SECONDS, _FLUSH_SOON = 1.0, 0.1
 class Judge(Protocol):
     """Decides between what a worker has found and an LLM. Called in the event loop."""
 
-    async def before(self, read: ReadDocument, found: Classification | None) -> Outcome | None:
-        """The outcome of a document that was read; None where the LLM has to be asked.
+    async def before(
+        self, read: ReadDocument, found: Classification | None
+    ) -> Sequence[Outcome] | None:
+        """What a document that was read comes to; None where the LLM has to be asked.
 
-        ``found`` is what the worker makes of it, None where it only reads.
+        ``found`` is what the worker makes of it, None where it only reads. Nothing at all: it
+        comes to something later, with another document.
         """
         ...
 
-    async def after(self, outcome: Outcome) -> Outcome | None:
-        """What is to be recorded of an outcome of any kind; None: nothing, yet."""
+    async def after(self, outcome: Outcome) -> Sequence[Outcome]:
+        """What is to be recorded when there is an outcome of any kind."""
         ...
 
     async def record(self, outcomes: Sequence[Outcome], seconds: float) -> RunStats:
@@ -293,15 +296,16 @@ class Stages:
         )
 
     async def _to_llm(self, read: ReadDocument, found: Classification | None) -> None:
-        if self._judge and (outcome := await self._judge.before(read, found)):
-            await self._put(outcome)
-        else:
+        decided = await self._judge.before(read, found) if self._judge else None
+        if decided is None:
             await self._texts.put(read)
+            return
+        for outcome in decided:
+            await self._put(outcome)
 
     async def _put(self, outcome: Outcome) -> None:
         """Hand an outcome to the recorder."""
-        kept = await self._judge.after(outcome) if self._judge else outcome
-        if kept:
+        for kept in await self._judge.after(outcome) if self._judge else [outcome]:
             await self._outcomes.put(kept)
 
     def _decided(self, task: Task) -> Outcome | None:

@@ -14,8 +14,6 @@ from doc_classify.taxonomy import Taxonomy
 
 MOST_EXAMPLES = 8_000
 """Documents that a student learns from at most."""
-FEWEST_EXAMPLES = 100
-"""Answers to other documents with which it is worth to begin without asking about any."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ def check_certificates(store: Store, info: RunInfo) -> dict[int, list[str]]:
     """
     ledger = _ledger(store, info)
     found = {}
-    for lot in ledger.lots_of(info.run_id, info.spec.fingerprint):
+    for lot in ledger.lots_of(info.run_id, info.spec):
         faults = faults_of(ledger, lot)
         if faults is not None:
             found[lot.id] = faults
@@ -51,7 +51,7 @@ async def audit(
     ledger = _ledger(store, info)
     lots = [
         lot
-        for lot in ledger.lots_of(info.run_id, info.spec.fingerprint)
+        for lot in ledger.lots_of(info.run_id, info.spec)
         if lot.state == FINISHED and "certificate" in lot.journal
     ]
     if not lots:

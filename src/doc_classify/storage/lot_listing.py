@@ -9,8 +9,14 @@ from sqlalchemy import Connection, Select, and_, exists, select
 from doc_classify.storage.schema import lot_documents, lots, run_files
 
 
-def lots_query(run_id: str, fingerprint: str) -> Select[Any]:
-    """Every lot of the cascade that has documents of the run, oldest first."""
+def lots_query(run_id: str, fingerprint: str, *, forced: bool) -> Select[Any]:
+    """Every lot of the cascade that has documents of the run, oldest first.
+
+    Of a forced run, which has decided everything anew, the lots that it has made alone.
+    """
+    query = select(lots).where(lots.c.fingerprint == fingerprint).order_by(lots.c.id)
+    if forced:
+        return query.where(lots.c.run_id == run_id)
     there = exists(
         select(run_files.c.file_id)
         .join(
@@ -22,10 +28,12 @@ def lots_query(run_id: str, fingerprint: str) -> Select[Any]:
         )
         .where(run_files.c.run_id == run_id)
     )
-    return select(lots).where(lots.c.fingerprint == fingerprint, there).order_by(lots.c.id)
+    return query.where(there)
 
 
-def list_lots(connection: Connection, run_id: str, fingerprint: str) -> list[dict[str, Any]]:
+def list_lots(
+    connection: Connection, run_id: str, fingerprint: str, *, forced: bool
+) -> list[dict[str, Any]]:
     """See :meth:`doc_classify.storage.base.Store.lots`."""
     return [
         {
@@ -50,5 +58,5 @@ def list_lots(connection: Connection, run_id: str, fingerprint: str) -> list[dic
             "outcome": row.journal.get("outcome"),
             "audits": row.journal.get("audits", []),
         }
-        for row in connection.execute(lots_query(run_id, fingerprint))
+        for row in connection.execute(lots_query(run_id, fingerprint, forced=forced))
     ]

@@ -152,9 +152,9 @@ class LotLedger:
         query = select(lots).where(lots.c.id == lot_id)
         return self._store.read(lambda connection: _lot(connection.execute(query).one()))
 
-    def lots_of(self, run_id: str, fingerprint: str) -> list[Lot]:
-        """Every lot of the cascade that has documents of the run, oldest first."""
-        query = lots_query(run_id, fingerprint)
+    def lots_of(self, run_id: str, spec: RunSpec) -> list[Lot]:
+        """The lots that a run is made of, oldest first."""
+        query = lots_query(run_id, spec.fingerprint, forced=spec.force)
         return self._store.read(lambda connection: [_lot(row) for row in connection.execute(query)])
 
     def write_journal(

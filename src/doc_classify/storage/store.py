@@ -279,7 +279,7 @@ class SqlStore:
         if not spec.teacher:
             return []
         with reading(self._engine) as connection:
-            return list_lots(connection, run_id, spec.fingerprint)
+            return list_lots(connection, run_id, spec.fingerprint, forced=spec.force)
 
     def close(self) -> None:
         """See :meth:`~doc_classify.storage.base.Store.close`."""
