@@ -261,6 +261,8 @@ def _within_budget(
 ) -> tuple[float, int]:
     """The threshold that the budget allows, and the bound that the sample gives for it."""
     room = (lot.max_calls or 0) - asked - len(scores)
+    if room >= len(left):
+        return math.inf, 0
     together = np.concatenate([scores, left])
     together = np.sort(together)  # NaN last
     scored = together[~np.isnan(together)]
@@ -269,7 +271,9 @@ def _within_budget(
         raise ValueError("the budget is too small for the documents that only the LLM can answer")
     if room >= len(scored):
         return math.inf, 0
-    # As many of the lowest as there is room for; of equal scores all or none.
+    # As many of the lowest of sample and rest together as there is room for; of equal scores all
+    # or none. That the sample is asked about already would make room for a few more, but a
+    # threshold that depends on where the sample lies could not be judged by the sample.
     count = int(np.searchsorted(scored, scored[room], "left"))
     cut = float(scored[count - 1]) if count else -math.inf
     taken = scores > cut

@@ -24,7 +24,10 @@ power of the training documents."""
 _WORTHWHILE = 0.98
 """Another stage has to be expected to cost less than this much of going on without."""
 _HOPELESS = 0.95
-"""A cascade that is expected to need more than this share of the calls is not worth having."""
+"""A cascade is not worth having if it is expected to need more than this share of the calls that
+are left when the tolerated disagreements are used up by a student that is always wrong."""
+_BEST_CASE = 0.7
+"""Nor is one that would need more than this share of the calls with a student never wrong."""
 _MOST_LOOKS = 4
 
 
@@ -161,7 +164,7 @@ def _start(lot: Lot) -> Step:
             )
         return Train(first, first)
     sample = smallest_sample(lot, first, spending(lot, 0))
-    if sample is None or first + sample >= lot.population * _HOPELESS:
+    if sample is None or first + sample >= lot.population * _BEST_CASE:
         return AskAll(
             "too_few_documents",
             f"with {lot.population} documents and an agreement of {lot.promise.agreement:g} the "
@@ -178,10 +181,10 @@ def _before_calibration(lot: Lot, rounds: Sequence[Round], consistency: Consiste
     now = plan(lot, curve, last.asked, delta)
     batch, later = _more_training(lot, rounds, curve, last.asked, delta, [0.5, 1, 3, 7])
     if later is not None and (now is None or later.cost < _WORTHWHILE * now.cost):
-        if lot.max_calls is None and later.calls >= _HOPELESS * lot.population:
+        if lot.max_calls is None and later.calls >= _worthless(lot):
             return _hopeless(lot, rounds, consistency, later.calls)
         return Train(batch, _pool(lot, last.asked, batch), later.calls)
-    if now is None or (lot.max_calls is None and now.calls >= _HOPELESS * lot.population):
+    if now is None or (lot.max_calls is None and now.calls >= _worthless(lot)):
         return _hopeless(lot, rounds, consistency, lot.population if now is None else now.calls)
     return Calibrate(_trimmed(lot, last.asked, now.drawn, delta), now.calls)
 
@@ -294,6 +297,10 @@ def _trimmed(lot: Lot, asked: int, drawn: int, delta: float) -> int:
         return drawn
     limit = allowed(lot.population - asked, lot.promise.tolerated(lot.population), drawn, delta)
     return smallest_sample(lot, asked, delta, limit) or drawn
+
+
+def _worthless(lot: Lot) -> float:
+    return _HOPELESS * (lot.population - lot.promise.tolerated(lot.population))
 
 
 def _pool(lot: Lot, asked: int, batch: int) -> int:
