@@ -20,8 +20,10 @@ def history(
     rounds: list[Round] = []
     for step in steps:
         if step["kind"] == TRAIN:
-            expected = tuple(Judged(*one) for one in step["expected"])
-            rounds.append(Round(step["version"], step["asked"], expected))
+            expected, chosen = (
+                tuple(Judged(*one) for one in step[name]) for name in ("expected", "chosen")
+            )
+            rounds.append(Round(step["version"], step["asked"], expected, chosen=chosen))
         else:
             sample = tuple(map(judged_of, samples.stage(lot_id, step["stage"])))
             rounds[-1] = replace(rounds[-1], calibration=sample)

@@ -267,8 +267,9 @@ class LotWork:
             trained = teaching.train(examples, self._plan.taxonomy)
             step["version"] = self._samples.put_student(trained.data) if trained else None
             step["asked"] = self._samples.drawn(self._lot.id)
-            expected = trained.expected if trained else ()
-            step["expected"] = [[one.score, one.agrees, one.category] for one in expected]
+            for name in ("expected", "chosen"):
+                found = getattr(trained, name) if trained else ()
+                step[name] = [[one.score, one.agrees, one.category] for one in found]
 
         await self._equipment.in_store(work)
         step["done"] = True

@@ -20,11 +20,13 @@ MOST_EXAMPLES = 8_000
 class Trained:
     """A student, and what it would have said of documents that it learned from.
 
-    ``expected``: of those that were drawn uniformly, each judged by a student that had not seen it.
+    ``expected``: of those that were drawn uniformly, each judged by a student that had not seen it;
+    ``chosen``: of the others.
     """
 
     data: bytes
     expected: tuple[Judged, ...]
+    chosen: tuple[Judged, ...]
 
 
 def train(examples: Iterable[Example], taxonomy: Taxonomy) -> Trained | None:
@@ -50,9 +52,9 @@ def train(examples: Iterable[Example], taxonomy: Taxonomy) -> Trained | None:
     rows, scores = learnt.held_out
     guesses = scores.argmax(1)
     labels = learnt.targets[rows].argmax(1)
-    expected = tuple(
-        Judged(float(margin), bool(guess == label), names[guess])
-        for row, margin, guess, label in zip(rows, margins(scores), guesses, labels, strict=True)
-        if not uniform or learnt.keys[row] in uniform
-    )
-    return Trained(learnt.model.to_bytes(), expected)
+    expected: list[Judged] = []
+    chosen: list[Judged] = []
+    for row, margin, guess, label in zip(rows, margins(scores), guesses, labels, strict=True):
+        judged = Judged(float(margin), bool(guess == label), names[guess])
+        (expected if not uniform or learnt.keys[row] in uniform else chosen).append(judged)
+    return Trained(learnt.model.to_bytes(), tuple(expected), tuple(chosen))
