@@ -115,21 +115,25 @@ def teachers(corpus: Corpus, seed: int = 0) -> Iterable[tuple[str, Ints]]:
 
 
 def _systematic(corpus: Corpus, share: float, random: np.random.Generator) -> Ints:
-    """Documents of a category that hold a certain word go to the next category."""
+    """Documents of a category that hold a certain word go to the next category.
+
+    A few such rules, each for 2% of the documents or more.
+    """
     answers = corpus.labels.copy()
     columns = stack(corpus.rows).tocsc()
     often = np.diff(columns.indptr)
     words = random.permutation(
-        np.flatnonzero((often > len(corpus) / 50) & (often < len(corpus) / 4))
+        np.flatnonzero((often > len(corpus) / 50) & (often < len(corpus) / 2))
     )
     changed = np.zeros(len(corpus), dtype=bool)
     for word in words:
-        if changed.mean() >= share:
+        if changed.mean() >= share - 0.005:
             break
         at = columns.indices[columns.indptr[word] : columns.indptr[word + 1]]
         category = int(random.integers(corpus.categories))
         at = at[(corpus.labels[at] == category) & ~changed[at]]
-        if changed.sum() + len(at) > (share + 0.01) * len(corpus):
+        most = (share + 0.01) * len(corpus)
+        if len(at) < 0.02 * len(corpus) or changed.sum() + len(at) > most:
             continue
         changed[at] = True
         answers[at] = (category + 1) % corpus.categories

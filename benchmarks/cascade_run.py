@@ -30,7 +30,8 @@ class Outcome:
         calibrated: documents of the sample that decided.
         looks: calibration samples drawn.
         reason: why the student was given up; empty where it was not.
-        left: documents that were not drawn, with the last student's word on them.
+        student: the one that answered.
+        unlearned: documents that it had not learned from when it was calibrated.
     """
 
     calls: int
@@ -40,7 +41,7 @@ class Outcome:
     looks: int
     reason: str
     student: Student | None
-    left: Ints
+    unlearned: Ints
 
 
 def run(
@@ -61,6 +62,7 @@ def run(
     rounds: list[Round] = []
     students: list[Student] = []
     samples: list[Ints] = []
+    unlearned: list[Ints] = []
     while True:
         left = students[-1].score[free] if rounds and rounds[-1].calibration else None
         step = next_step(lot, rounds, left=left)
@@ -77,6 +79,7 @@ def run(
             known = np.array(uniform + chosen)
             student = corpus.learn(known, answers)
             students.append(student)
+            unlearned.append(free)
             agrees = student.kept_guess == answers[known]
             kept = [
                 Judged(float(score), bool(right)) if np.isfinite(score) else None
@@ -112,7 +115,7 @@ def run(
             calls = lot.population - int(taken.sum())
             drawn = len(rounds[step.round].calibration)
             asked = rounds[step.round].asked
-            return Outcome(calls, wrong, asked, drawn, looks, "", student, free)
+            return Outcome(calls, wrong, asked, drawn, looks, "", student, unlearned[step.round])
 
 
 def _taken(takes: str, threshold: float | None, scores: Floats) -> NDArray[np.bool_]:
