@@ -15,7 +15,7 @@ import asyncio
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 from doc_classify.classification.llm import LlmClassifier
@@ -59,7 +59,6 @@ class CascadeRun:
             raise ConfigurationError("a cascade needs a ledger in a SQL database")
         self._store = store
         self._plan = plan
-        self._ledger = LotLedger(store)
         self._on_progress = on_progress or (lambda _stats: None)
         self._on_stage = on_stage or (lambda _text: None)
         self._equipment = Equipment(plan, classifier, on_notice)
@@ -96,50 +95,30 @@ class CascadeRun:
     async def _list(self, run_id: str, entries: Iterable[Entry]) -> None:
         """Hash and register everything, before anything is decided about any of it."""
         self._on_stage("listing everything first, for the sample is drawn from all of it")
-        stopping = threading.Event()
-        copies = Copies(stopping)
-        intake = Intake(
-            self._store,
-            self._equipment,
-            run_id,
-            lambda: self.stats,
-            copies=copies,
-            stopping=stopping,
-            only_listed=True,
-        )
-        try:
-            async for _ in intake.tasks(iter(entries)):
-                self._progressed(self.stats)
-        finally:
-            stopping.set()
-            copies.close()
+        listing = list_only(self._store, self._equipment, run_id, entries, stats=self.stats)
+        async for stats in listing:
+            self._progressed(stats)
 
     async def _work(self, run_id: str, spec: RunSpec) -> None:
-        equipment, ledger = self._equipment, self._ledger
-        lots = await equipment.in_store(lambda: ledger.unfinished(run_id, spec))
-        new = await equipment.in_store(lambda: ledger.make(run_id, spec, lots))
-        if self._plan.max_calls is not None and equipment.asking:
-            # The limit is one of the work, however many runs it takes.
-            equipment.asking.count_as_spent(sum(lot.calls for lot in lots))
+        equipment = self._equipment
         with tempfile.TemporaryDirectory(prefix="doc-classify-student-") as folder:
-            for lot in [*lots, *([new] if new else [])]:
-                await self._work_on(run_id, spec, lot, Path(folder))
-
-    async def _work_on(self, run_id: str, spec: RunSpec, lot: Lot, folder: Path) -> None:
-        work = LotWork(
-            self._store,
-            self._ledger,
-            self._equipment,
-            run_id,
-            spec,
-            lot,
-            folder,
-            stats=self.stats,
-            elapsed=self._elapsed,
-            on_progress=self._progressed,
-            on_stage=self._on_stage,
-        )
-        await work.do()
+            jobs = CascadeJobs(
+                self._store,
+                equipment,
+                run_id,
+                spec,
+                Path(folder),
+                self._on_stage,
+                stats=self.stats,
+                elapsed=self._elapsed,
+                on_progress=self._progressed,
+            )
+            lots = await jobs.lots()
+            if self._plan.max_calls is not None and equipment.asking:
+                # The limit is one of the work, however many runs it takes.
+                equipment.asking.count_as_spent(sum(lot.calls for lot in lots))
+            for lot in lots:
+                await jobs.work_on(lot).do()
 
     async def _close(self, run_id: str, error: BaseException | None) -> None:
         equipment = self._equipment
@@ -164,3 +143,121 @@ class CascadeRun:
     def _progressed(self, stats: RunStats) -> None:
         self.stats = stats
         self._on_progress(stats)
+
+
+class CascadeJobs:
+    """What there is to do for the lots of a run, in whatever process.
+
+    Args:
+        store: the ledger.
+        equipment: to work with, of the same plan as the run.
+        run_id: the run.
+        spec: of the run.
+        folder: where students are laid for worker processes.
+        on_stage: called with what is done next, for a person.
+        stats: of the run, so far.
+        elapsed: seconds since the run was begun.
+        on_progress: called with the stats as committed.
+    """
+
+    def __init__(
+        self,
+        store: SqlStore,
+        equipment: Equipment,
+        run_id: str,
+        spec: RunSpec,
+        folder: Path,
+        on_stage: Callable[[str], None],
+        *,
+        stats: RunStats | None = None,
+        elapsed: Callable[[], float] = lambda: 0.0,
+        on_progress: Callable[[RunStats], None] = lambda _stats: None,
+    ) -> None:
+        self._store = store
+        self._ledger = LotLedger(store)
+        self._equipment = equipment
+        self._run_id = run_id
+        self._spec = spec
+        self._folder = folder
+        self._on_stage = on_stage
+        self._stats = stats or RunStats(run_id=run_id)
+        self._elapsed = elapsed
+        self._on_progress = on_progress
+
+    async def lots(self) -> list[Lot]:
+        """The lots of the run: unfinished ones that it goes on with, and one of all the rest."""
+
+        def work() -> list[Lot]:
+            lots = self._ledger.unfinished(self._run_id, self._spec)
+            new = self._ledger.make(self._run_id, self._spec, lots)
+            return [*lots, *([new] if new else [])]
+
+        return await self._equipment.in_store(work)
+
+    def work_on(self, lot: Lot) -> LotWork:
+        """What does the work on one of them."""
+        return LotWork(
+            self._store,
+            self._ledger,
+            self._equipment,
+            self._run_id,
+            self._spec,
+            lot,
+            self._folder,
+            stats=self._stats,
+            elapsed=self._elapsed,
+            on_progress=self._on_progress,
+            on_stage=self._on_stage,
+        )
+
+    async def sample(self, size: int) -> list[tuple[int, ...]]:
+        """Certify every lot; returns what is left to decide, in parts of about ``size``."""
+        parts: list[tuple[int, ...]] = []
+        for lot in await self.lots():
+            await self.work_on(lot).certify()
+            parts += await self._equipment.in_store(
+                lambda lot=lot: self._ledger.parts(self._run_id, lot.id, size)  # type: ignore[misc]
+            )
+        return parts
+
+    async def rest(self, part: tuple[int, ...]) -> None:
+        """Decide about one of these parts."""
+        lot_id, after, to = part
+        lot = await self._equipment.in_store(lambda: self._ledger.lot(lot_id))
+        await self.work_on(lot).rest((after, to))
+
+    async def settle(self) -> None:
+        """Close the lots, when all parts are done."""
+        for lot in await self._equipment.in_store(lambda: self._ledger.open_lots(self._run_id)):
+            await self.work_on(lot).settle()
+
+
+async def list_only(
+    store: Store,
+    equipment: Equipment,
+    run_id: str,
+    entries: Iterable[Entry],
+    *,
+    stats: RunStats | None = None,
+    again: bool = False,
+) -> AsyncIterator[RunStats]:
+    """Hash and register entries; yields the stats of the run after each batch."""
+    found = stats or RunStats(run_id=run_id)
+    stopping = threading.Event()
+    copies = Copies(stopping)
+    intake = Intake(
+        store,
+        equipment,
+        run_id,
+        lambda: found,
+        copies=copies,
+        stopping=stopping,
+        again=again,
+        only_listed=True,
+    )
+    try:
+        async for _ in intake.tasks(iter(entries)):
+            yield found
+    finally:
+        stopping.set()
+        copies.close()

@@ -110,14 +110,16 @@ class LotWork:
             HopelessError: nothing is saved, and the run is to stop then.
             DocClassifyError: what ends a run; what was done is stored.
         """
-        certificate = await self._certificate()
-        await self._rest(certificate)
-        await self._settle(certificate)
+        await self.certify()
+        await self.rest()
+        await self.settle()
 
-    # --- decisions ----------------------------------------------------------------------------
+    async def certify(self) -> None:
+        """Draw, ask and learn until there is a certificate, or it is known that none pays.
 
-    async def _certificate(self) -> cascade.Certificate | None:
-        """The certificate of the lot, made where it is not yet; None: all to the LLM."""
+        Raises:
+            HopelessError: it does not, and the run is to stop then.
+        """
         left: npt.NDArray[np.float64] | None = None
         while "certificate" not in self._journal:
             if self._steps and not self._steps[-1].get("done"):
@@ -129,7 +131,7 @@ class LotWork:
                     "the LLM names one category alone in the sample, and that leaves nothing to "
                     "learn",
                 )
-                return None
+                return
             rounds, consistency = await self._equipment.in_store(
                 lambda: history(self._samples, self._lot.id, self._steps, self._spec)
             )
@@ -154,17 +156,22 @@ class LotWork:
                 await self._certify(certificate)
             else:
                 await self._give_up(step.reason, step.message)
-                return None
-        certificate = cascade.Certificate.from_dict(self._journal["certificate"])
-        self._say(described(certificate))
-        return certificate
+                return
+        if found := self._certificate:
+            self._say(described(found))
+
+    @property
+    def _certificate(self) -> cascade.Certificate | None:
+        """The certificate of the lot; None: all to the LLM."""
+        stored = self._journal.get("certificate")
+        return cascade.Certificate.from_dict(stored) if stored else None
 
     async def _certify(self, certificate: cascade.Certificate, state: str | None = None) -> None:
         self._journal["certificate"] = certificate.to_dict()
         self._journal["summary"] = summary_of(certificate)
         await self._write(state)
 
-    async def _settle(self, certificate: cascade.Certificate | None) -> None:
+    async def settle(self) -> None:
         """Close the lot, with the numbers as they have become."""
 
         def look() -> dict[str, int]:
@@ -172,7 +179,7 @@ class LotWork:
             return self._ledger.answered(self._lot.id, self._spec)
 
         answered = await self._equipment.in_store(look)
-        if certificate:
+        if certificate := self._certificate:
             await self._certify(certificate.settle(answered), FINISHED)
         else:
             await self._write(FINISHED)
@@ -365,8 +372,10 @@ class LotWork:
 
         await asking.ask_again(read, store)
 
-    async def _rest(self, certificate: cascade.Certificate | None) -> None:
+    async def rest(self, between: tuple[int, int] = (0, 2**63 - 1)) -> None:
+        """Decide about what was not drawn, of the files with ids in this range."""
         decision = None
+        certificate = self._certificate
         if certificate is None:
             await self._equipment.employ(self._plan.worker_config())
         else:
@@ -381,7 +390,9 @@ class LotWork:
             self._elapsed,
             decision,
         )
-        await self._take(self._ledger.pending(self._run_id, self._lot.id, self._spec), judge)
+        await self._take(
+            self._ledger.pending(self._run_id, self._lot.id, self._spec, between=between), judge
+        )
 
     async def _take(self, batches: Iterator[list[Task]], judge: Judge) -> None:
         """Take tasks through the stages."""

@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from doc_classify.classification.cascade import Promise
 
 _MEGABYTE = 1_000_000
+_ASKED_ALIKE = (
+    "llm_context",
+    "llm_document_tokens",
+    "agreement",
+    "assurance",
+    "guarantee",
+    "if_hopeless",
+)
+"""Settings of a run that decide what an LLM is asked and about what, hence the results."""
 _CASCADE_VERSION = 1
 """To be raised with every change that can give a document of a cascade another result."""
 
@@ -162,7 +171,10 @@ class Plan:
     def _cascade_settings(self) -> dict[str, object]:
         if self.promise is None:
             return {}
-        return asdict(self.promise) | {"max_llm_calls": self.max_calls}
+        return asdict(self.promise) | {
+            "max_llm_calls": self.max_calls,
+            "if_hopeless": "stop" if self.stops_if_hopeless else "continue",
+        }
 
     def spec(self, source: str, door: str) -> RunSpec:
         """What is stored with the run: enough to repeat it, no secrets."""
@@ -216,4 +228,14 @@ def extraction_options(settings: Settings) -> ExtractionOptions:
         ocr_languages=settings.ocr_languages,
         attachments=settings.attachments,
         max_unpacked_bytes=settings.max_unpacked_mb * _MEGABYTE,
+    )
+
+
+def settings_of_run(settings: Settings, spec: RunSpec) -> Settings:
+    """The settings with which an earlier run classified; limits and addresses are as given."""
+    stored: Any = spec.settings
+    if spec.teacher:
+        settings = settings.changed(teacher=spec.teacher)
+    return settings.choosing(spec.classifier, stored.get("model")).changed(
+        **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
     )

@@ -9,8 +9,7 @@ from doc_classify.classification.opening import open_classifier
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.pipeline.lot_audit import LotAudit, faults_of
-from doc_classify.pipeline.plan import Plan
-from doc_classify.runners.base import settings_of_run
+from doc_classify.pipeline.plan import Plan, settings_of_run
 from doc_classify.settings import Settings
 from doc_classify.storage.base import RunInfo, Store
 from doc_classify.storage.lots import FINISHED, LotLedger

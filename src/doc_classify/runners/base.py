@@ -18,16 +18,13 @@ from doc_classify.discovery import location, of_paths, of_uri, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.options import ExtractionOptions
 from doc_classify.pipeline.intake import Entry
-from doc_classify.pipeline.plan import Plan
+from doc_classify.pipeline.plan import Plan, settings_of_run
 from doc_classify.pipeline.run import Run
 from doc_classify.records import RunStats, display_name
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage import open_store, temporary_store
-from doc_classify.storage.base import ResultFilter, RunSpec, Store
+from doc_classify.storage.base import ResultFilter, Store
 from doc_classify.taxonomy import Taxonomy
-
-_ASKED_ALIKE = ("llm_context", "llm_document_tokens", "agreement", "assurance", "guarantee")
-"""Settings of a run that decide what an LLM is asked and about what, hence the results."""
 
 if TYPE_CHECKING:
     from doc_classify.pipeline.cascade_run import CascadeRun
@@ -223,13 +220,3 @@ class Processor:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def settings_of_run(settings: Settings, spec: RunSpec) -> Settings:
-    """The settings with which an earlier run classified; limits and addresses are as given."""
-    stored: Any = spec.settings
-    if spec.teacher:
-        settings = settings.changed(teacher=spec.teacher)
-    return settings.choosing(spec.classifier, stored.get("model")).changed(
-        **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
-    )

@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, select, update
@@ -82,8 +83,6 @@ class LotLedger:
         A lot is left alone of which this run has less than half of what is undone: it is another
         one's, or most of its files are gone.
         """
-        if spec.force:
-            return []
 
         def work(connection: Connection) -> list[Lot]:
             query = (
@@ -92,7 +91,8 @@ class LotLedger:
                     lots.c.fingerprint == spec.fingerprint,
                     lots.c.source == clean(spec.source),
                     lots.c.state == OPEN,
-                    lots.c.forced.is_(False),
+                    # What is done anew goes on with nothing but what it has begun itself.
+                    lots.c.run_id == run_id if spec.force else lots.c.forced.is_(False),
                 )
                 .order_by(lots.c.id)
             )
@@ -165,14 +165,48 @@ class LotLedger:
             lambda connection: lot_rows.write_journal(connection, lot_id, journal, state)
         )
 
+    def open_lots(self, run_id: str) -> list[Lot]:
+        """The lots that a run works on and has not closed."""
+        query = select(lots).where(lots.c.run_id == run_id, lots.c.state == OPEN)
+        return self._store.read(
+            lambda connection: [_lot(row) for row in connection.execute(query.order_by(lots.c.id))]
+        )
+
+    def parts(self, run_id: str, lot_id: int, size: int) -> list[tuple[int, int, int]]:
+        """What the run has to do of the lot in parts of about ``size`` documents.
+
+        Each is the lot, and the ids of files beyond which and up to which it goes.
+        """
+        query = lot_rows.pending(run_id, lot_id, run_files.c.file_id)
+        query = query.order_by(run_files.c.file_id).execution_options(yield_per=BATCH)
+
+        def work(connection: Connection) -> list[int]:
+            with connection.execute(query) as rows:
+                ends = [row.file_id for number, row in enumerate(rows, 1) if number % size == 0]
+            return [0, *ends, 2**63 - 1]
+
+        ends = self._store.read(work)
+        return [(lot_id, after, to) for after, to in pairwise(ends)]
+
     def pending(
-        self, run_id: str, lot_id: int, spec: RunSpec, *, unscored: bool = False
+        self,
+        run_id: str,
+        lot_id: int,
+        spec: RunSpec,
+        *,
+        unscored: bool = False,
+        between: tuple[int, int] = (0, 2**63 - 1),
     ) -> Iterator[list[Task]]:
         """What the run has to do of the lot, batch by batch, in the order of its files.
 
-        ``unscored``: only what the student has given no score yet.
+        Args:
+            run_id: the run.
+            lot_id: the lot.
+            spec: of the run.
+            unscored: only what the student has given no score yet.
+            between: ids of files: beyond the first, up to the second.
         """
-        after = 0
+        after, to = between
         while True:
             query = (
                 lot_rows.pending(
@@ -188,7 +222,7 @@ class LotLedger:
                 )
                 .join(files, files.c.id == run_files.c.file_id)
                 .join(documents, documents.c.id == run_files.c.document_id)
-                .where(run_files.c.file_id > after)
+                .where(run_files.c.file_id > after, run_files.c.file_id <= to)
                 .order_by(run_files.c.file_id)
                 .limit(BATCH)
             )

@@ -161,6 +161,8 @@ chunks = Table(
     # [[uri, size, mtime_ns], ...]: a row for each of half a million files would cost far more.
     Column("entries", Text, nullable=False),
     Column("files", Integer, nullable=False),
+    # Of a cascade, whose documents are listed first: what is to be done in place of that.
+    Column("job", String(16)),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("holder", Text),

@@ -61,6 +61,7 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_lot_documents_lot_id_role_stage"), "lot_documents", ["lot_id", "role", "stage"]
     )
+    op.add_column("chunks", sa.Column("job", sa.String(length=16), nullable=True))
     op.create_table(
         "answered_texts",
         sa.Column("fingerprint", sa.String(length=16), nullable=False),
