@@ -3,13 +3,13 @@
 Usage::
 
     python benchmarks/cascade.py LABELLED_DIR... [--taxonomy FILE] [--orderings 40]
-        [--extrapolations 5] [--without PART]... [--json FILE]
+        [--sizes 1000,2000] [--extrapolations 5] [--without PART]... [--json FILE]
 
 Every sub-folder of a LABELLED_DIR is a category and holds its documents as text files. The labels
 stand in for the LLM: as they are, with 5% random errors, and with 8% systematic ones.
 
-- ``runs``: the whole procedure over the documents there are (and over random parts of 1,000, 2,000,
-  4,000 where there are more), in so many random orders: the share sent to the LLM, the agreement
+- ``runs``: the whole procedure over the documents there are (and over random parts of the sizes
+  given), in so many random orders: the share sent to the LLM, the agreement
   that came about, and how often it was less than promised. With the student of each run: what
   BARGAIN would have sent (our reading, see cascade_bargain.py), and what the best threshold would
   have sent that anybody could know who knows all answers. The calls for training count everywhere.
@@ -58,7 +58,8 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--taxonomy", type=Path, help="of all folders; default: their names")
     parser.add_argument("--orderings", type=int, default=40)
-    parser.add_argument("--extrapolations", type=int, default=5)
+    parser.add_argument("--sizes", type=_numbers, default=[])
+    parser.add_argument("--extrapolations", type=int, default=5, help="0: none")
     parser.add_argument("--without", action="append", default=[], choices=list(_LEFT_OUT))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -74,12 +75,13 @@ def main() -> None:
     }
     for folder in arguments.folders:
         corpus = Corpus(folder, taxonomy, zero_shot="zero-shot" not in arguments.without)
-        for row in runs(corpus, arguments.orderings):
+        for row in runs(corpus, arguments.orderings, arguments.sizes):
             report["runs"].append(row)
             _show(row)
-        for row in larger(corpus, arguments.extrapolations):
-            report["larger"].append(row)
-            _show(row)
+        if arguments.extrapolations:
+            for row in larger(corpus, arguments.extrapolations):
+                report["larger"].append(row)
+                _show(row)
     report["cpu_seconds"] = round(time.process_time(), 1)
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=1))
@@ -99,9 +101,13 @@ def _even_split() -> None:
 _LEFT_OUT = {"pool": _no_pool, "zero-shot": lambda: None, "split": _even_split}
 
 
-def runs(corpus: Corpus, orderings: int) -> Iterator[dict[str, Any]]:
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def runs(corpus: Corpus, orderings: int, smaller: list[int]) -> Iterator[dict[str, Any]]:
     """The whole procedure, in many random orders."""
-    sizes = [size for size in (1_000, 2_000, 4_000) if size < 0.9 * len(corpus)]
+    sizes = [size for size in smaller if size < len(corpus)]
     for teacher, answers in teachers(corpus):
         for size in (*sizes, len(corpus)):
             for agreement in AGREEMENTS:
