@@ -17,7 +17,7 @@ from doc_classify.classification.cascade.promise import Consistency, Lot, Round
 
 _POOL = 4
 """Documents that are drawn for each that the student chooses. A larger pool finds harder
-documents, but mostly freaks; see docs/cascade.md."""
+documents, but mostly freaks; see docs/cascade-statistics.md."""
 _EXPONENT = 0.5
 """How fast a student learns before that is measured: what it cannot answer falls with this
 power of the training documents."""
@@ -261,23 +261,30 @@ def _more_training(
     exponent = _exponent(lot, rounds, delta)
     best: Plan | None = None
     batch = 0
-    learnt = rounds[-1].asked
+    learnt = _learnt(rounds[-1])
+    known = learnt + asked - rounds[-1].asked  # what the next student learns from at least
     most = lot.population if lot.max_calls is None else lot.max_calls // 2
     for factor in growth:
-        more = round(factor * asked)
+        more = round(factor * known)
         if asked + more >= most:
             continue
-        found = plan(lot, curve, asked + more, delta, (learnt / (asked + more)) ** exponent)
+        found = plan(lot, curve, asked + more, delta, (learnt / (known + more)) ** exponent)
         if found is not None and (best is None or found.cost < best.cost):
             best = found
-            batch = min(more, math.ceil(asked / 2))
+            batch = min(more, math.ceil(known / 2))
     return batch, best
+
+
+def _learnt(one: Round) -> int:
+    """Documents that a student learnt from; of other lots, they are none that were asked here."""
+    return max(1, one.asked, len(one.expected) + len(one.chosen))
 
 
 def _exponent(lot: Lot, rounds: Sequence[Round], delta: float) -> float:
     """How fast the student learns: measured as far as there are rounds, else assumed."""
     first, last = rounds[0], rounds[-1]
-    if last.asked <= first.asked or not first.expected:
+    grown = _learnt(last) / _learnt(first)
+    if grown <= 1 or not first.expected:
         return _EXPONENT
     kept = []
     for one in (first, last):
@@ -285,9 +292,9 @@ def _exponent(lot: Lot, rounds: Sequence[Round], delta: float) -> float:
         found = plan(lot, curve, one.asked, delta)
         left = (found.calls - one.asked - found.drawn) if found else lot.population
         kept.append(max(1.0, left) / lot.population)
-    measured = math.log(kept[0] / kept[1]) / math.log(last.asked / first.asked)
+    measured = math.log(kept[0] / kept[1]) / math.log(grown)
     # Both are noisy; the assumption keeps its say until the student has grown fourfold.
-    weight = min(1.0, math.log(last.asked / first.asked) / math.log(4))
+    weight = min(1.0, math.log(grown) / math.log(4))
     return min(1.0, max(0.0, weight * measured + (1 - weight) * _EXPONENT))
 
 
@@ -312,7 +319,7 @@ def _looks(rounds: Sequence[Round]) -> int:
 
 
 def _hopeless(lot: Lot, rounds: Sequence[Round], consistency: Consistency, calls: int) -> AskAll:
-    asked = rounds[-1].asked
+    asked = _learnt(rounds[-1])
     if consistency.asked and 1 - consistency.ceiling >= 0.5 * (1 - lot.promise.agreement):
         return AskAll(
             "teacher_inconsistent",
