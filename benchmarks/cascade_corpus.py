@@ -69,7 +69,13 @@ class Corpus:
                 prior.append(zero_shot_shares(classifier, document, taxonomy.names))
         self.labels: Ints = np.array(labels, dtype=np.intp)
         self.prior: Floats | None = np.array(prior) if classifier else None
-        self._counts = stack(self.rows)
+        counts = stack(self.rows)
+        # Of the many buckets only those that occur: everything is faster by some times.
+        self._buckets, columns = np.unique(counts.indices, return_inverse=True)
+        self._counts = csr_matrix(
+            (counts.data, columns, counts.indptr), shape=(len(self.rows), len(self._buckets))
+        )
+        self._row_of = np.repeat(np.arange(len(self.rows)), np.diff(counts.indptr))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -87,14 +93,18 @@ class Corpus:
         return Student(scores.argmax(1), margins(scores), kept.argmax(1), margins(kept))
 
     def _scores(self, head: Head) -> Floats:
-        idf = np.zeros(self._counts.shape[1])
-        idf[head.buckets] = head.idf
-        weights = np.zeros((self._counts.shape[1], self.categories), dtype=np.float32)
-        weights[head.buckets] = head.weights
-        matrix = csr_matrix(self._counts, dtype=np.float64, copy=True)
-        matrix.data *= idf[matrix.indices]
-        lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-        scores = np.asarray(matrix @ weights) / np.maximum(lengths, 1e-12)[:, None] + head.bias
+        at = np.searchsorted(self._buckets, head.buckets)
+        idf = np.zeros(len(self._buckets))
+        idf[at] = head.idf
+        weights = np.zeros((len(self._buckets), self.categories))
+        weights[at] = head.weights
+        values = self._counts.data * idf[self._counts.indices]
+        squares = np.bincount(self._row_of, weights=values * values, minlength=len(self))
+        matrix = csr_matrix(
+            (values, self._counts.indices, self._counts.indptr), shape=self._counts.shape
+        )
+        scores = np.asarray(matrix @ weights) / np.maximum(np.sqrt(squares), 1e-12)[:, None]
+        scores = scores + head.bias
         if head.trust and self.prior is not None:
             scores = scores + head.trust * self.prior
         return np.asarray(scores, dtype=np.float64)

@@ -4,7 +4,7 @@ An LLM (the teacher) labels a random sample, a student learns from it, and the s
 for the documents of which it is provably sure enough. This package says how many documents to
 draw, where the student's threshold lies and what that promises. It is pure: no I/O, no clock,
 no hidden randomness; every function gives the same answer for the same input, so a run that
-was killed goes on from what is stored. docs/cascade.md has the statistics and their proofs.
+was killed goes on from what is stored. docs/cascade-statistics.md has the proofs.
 
 The order of work::
 

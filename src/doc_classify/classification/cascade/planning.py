@@ -18,6 +18,10 @@ from doc_classify.classification.cascade.promise import Judged, Lot
 
 _LARGEST_SAMPLE = 50_000
 """Calibration documents beyond which another one changes nothing worth having."""
+_STEP = 1.2
+"""From one sample size that is considered to the next."""
+_TRUSTED = 4
+"""Disagreements whose number counts as much as the fit."""
 _NEWTON, _RIDGE = 12, 0.5
 """Steps of the fit, and how strongly it is drawn to a risk that does not depend on the score."""
 
@@ -27,7 +31,9 @@ class Curve:
 
     The samples that it is made from are small, and above the interesting threshold there is often
     no disagreement at all. So the probability of a disagreement is fitted to the score (logistic
-    regression), and the scores say how many documents have it.
+    regression), and the scores say how many documents have it. Disagreements that were seen count
+    beside the fit, the more of them the more: among the surest documents there are more than it
+    thinks.
 
     Args:
         judged: what the student said about documents that it had not seen, drawn uniformly.
@@ -37,13 +43,20 @@ class Curve:
 
     def __init__(self, judged: Sequence[Judged], chosen: Sequence[Judged] = ()) -> None:
         self.size = max(len(judged), 1)
-        scores = np.sort([one.score for one in judged if one.score is not None])[::-1]
+        scored = sorted(
+            ((one.score, not one.agrees) for one in judged if one.score is not None), reverse=True
+        )
+        scores = np.array([score for score, _ in scored])
+        seen = np.cumsum([wrong for _, wrong in scored])
         fitted = [
             (one.score, not one.agrees) for one in (*judged, *chosen) if one.score is not None
         ]
         risk = _risk(np.array(fitted, dtype=np.float64).reshape(-1, 2))
         self._taken = np.arange(len(scores) + 1) / self.size
-        self._wrong = np.concatenate([[0.0], np.cumsum(risk(scores))]) / self.size
+        # Where some disagreements were seen, their number says more than the fit.
+        trust = seen / (seen + _TRUSTED)
+        wrong = trust * seen + (1 - trust) * np.cumsum(risk(scores))
+        self._wrong = np.maximum.accumulate(np.concatenate([[0.0], wrong])) / self.size
 
     def share(self, allowed_: int, drawn: int) -> float:
         """The share of documents above disagreement number ``allowed_ + 1`` of a sample.
@@ -150,12 +163,12 @@ def _sizes(lot: Lot, asked: int) -> Iterator[int]:
         top = min(top, lot.max_calls - asked)
     last = 0
     size = 15.0
-    while size < top * 1.12:
+    while size < top * _STEP:
         now = min(top, round(size))
         if now > last:
             yield now
         last = now
-        size *= 1.12
+        size *= _STEP
 
 
 def _expect(
