@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 
 from doc_classify.classification.cascade.bounds import allowed, most_left, tail
 
+DELTAS = [0.0123, 0.0517, 0.2071]
+"""No tail has exactly these probabilities: there the rounding to the safe side would show."""
+
 
 def exact_tail(population: int, marked: int, drawn: int, seen: int) -> Fraction:
     ways = sum(
@@ -48,9 +51,7 @@ def test_tail_of_half_a_million_documents():
 
 
 @settings(max_examples=150, deadline=None)
-@given(
-    st.integers(20, 90), st.integers(0, 12), st.floats(0.1, 0.8), st.sampled_from([0.01, 0.05, 0.2])
-)
+@given(st.integers(20, 90), st.integers(0, 12), st.floats(0.1, 0.8), st.sampled_from(DELTAS))
 def test_allowed_is_the_largest_number_that_keeps_the_promise(population, tolerated, share, delta):
     drawn = int(population * share)
     if tolerated + 1 > population - drawn:
@@ -72,7 +73,7 @@ def test_allowed_is_the_largest_number_that_keeps_the_promise(population, tolera
 def test_most_left_is_the_smallest_bound(population, data):
     drawn = data.draw(st.integers(0, population - 1))
     seen = data.draw(st.integers(0, drawn))
-    delta = data.draw(st.sampled_from([0.01, 0.05, 0.3]))
+    delta = data.draw(st.sampled_from(DELTAS))
     bound = most_left(population, drawn, seen, delta)
     if bound < population - drawn:
         assert exact_tail(population, bound + 1 + seen, drawn, seen) <= Fraction(delta)
