@@ -270,6 +270,27 @@ def test_a_hopeless_student_is_told_with_the_reason(consistency, categories, rea
     assert any(character.isdigit() for character in step.message)
 
 
+@pytest.mark.parametrize("known", [0, 1, 40, 500])
+@pytest.mark.parametrize("kind", [easy, meaningless])
+def test_a_lot_may_begin_with_a_student_of_other_lots(known, kind):
+    """Nothing of this lot was asked about; the steps come to an end all the same."""
+    lot = Lot(3_000, 5, Promise(0.9))
+    rounds = [Round("of others", 0, tuple(sample(known, kind)))]
+    for turn in range(60):
+        step = next_step(lot, rounds)
+        asked = rounds[-1].asked + len(rounds[-1].calibration)
+        assert asked <= lot.population
+        if isinstance(step, Train):
+            seen = tuple(sample(known + asked + step.documents, kind, turn))
+            rounds.append(Round(str(turn), asked + step.documents, seen))
+        elif isinstance(step, Calibrate):
+            seen = tuple(sample(step.documents, kind, turn))
+            rounds[-1] = replace(rounds[-1], calibration=seen)
+        else:
+            break
+    assert isinstance(step, Accept | AskAll)
+
+
 def test_a_budget_is_never_exceeded_by_the_samples():
     lot = Lot(10_000, 5, max_calls=600)
     rounds = []
