@@ -20,6 +20,8 @@ _LARGEST_SAMPLE = 50_000
 """Calibration documents beyond which another one changes nothing worth having."""
 _STEP = 1.2
 """From one sample size that is considered to the next."""
+_QUANTILES = np.array([-1.645, -1.036, -0.674, -0.385, -0.126, 0.126, 0.385, 0.674, 1.036, 1.645])
+"""Of a normal distribution at 0.05, 0.15, ... 0.95."""
 _TRUSTED = 4
 """Disagreements whose number counts as much as the fit."""
 _NEWTON, _RIDGE = 12, 0.5
@@ -59,7 +61,10 @@ class Curve:
         self._wrong = np.maximum.accumulate(np.concatenate([[0.0], wrong])) / self.size
 
     def share(self, allowed_: int, drawn: int) -> float:
-        """The share of documents above disagreement number ``allowed_ + 1`` of a sample.
+        """The expected share of documents above disagreement number ``allowed_ + 1`` of a sample.
+
+        How many disagreements of all documents lie above that one is about gamma distributed; the
+        share is averaged over a few quantiles (Wilson and Hilferty's approximation, 1931).
 
         Args:
             allowed_: disagreements that the sample may show above the threshold.
@@ -67,7 +72,10 @@ class Curve:
         """
         if allowed_ < 0:
             return 0.0
-        return float(np.interp((allowed_ + 1) / (drawn + 1), self._wrong, self._taken))
+        number = allowed_ + 1
+        spread = 1 - 1 / (9 * number) + _QUANTILES / (3 * math.sqrt(number))
+        at = number * np.maximum(spread, 0) ** 3 / (drawn + 1)
+        return float(np.interp(at, self._wrong, self._taken).mean())
 
     def wrong(self, share: float) -> float:
         """The share of documents that are taken and disagree, if this share is taken."""
