@@ -9,8 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from doc_classify.classification.cascade.bounds import most_left
-from doc_classify.classification.cascade.certifying import Decision, Statement, certify
+from doc_classify.classification.cascade.bounds import most_left, tail
+from doc_classify.classification.cascade.certifying import (
+    Decision,
+    Statement,
+    certify,
+    tolerated_inside,
+)
 from doc_classify.classification.cascade.promise import Consistency, Judged, Lot, Promise, Round
 from doc_classify.classification.cascade.stages import spending
 
@@ -163,7 +168,7 @@ def verify(
         return [*faults, f"the sample has {len(sample)} documents, not {look.drawn}"]
     whole = lot.max_calls is None and lot.promise.guarantee == "overall"
     if not whole and left is None:
-        return faults + _at_threshold(claimed, sample)
+        return faults + _at_threshold(lot, claimed, sample)
     try:
         found = certify(lot, look.asked, sample, look.delta, left)
     except ValueError as error:
@@ -194,14 +199,24 @@ def _spent(certificate: Certificate) -> list[str]:
     return faults
 
 
-def _at_threshold(claimed: Decision, sample: Sequence[Judged]) -> list[str]:
+def _at_threshold(lot: Lot, claimed: Decision, sample: Sequence[Judged]) -> list[str]:
     taken = [one for one in sample if claimed.accepts(one.score)]
     seen = sum(not one.agrees for one in taken)
     faults = []
     if seen != claimed.disagreed:
         faults.append(f"disagreed is {seen}, not {claimed.disagreed}")
-    inside = claimed.answered + len(taken)
-    most = min(claimed.answered, most_left(inside, len(taken), seen, claimed.delta))
-    if claimed.takes != "nothing" and most != claimed.most_wrong:
+    if claimed.takes == "nothing":
+        return faults
+    if claimed.inside is None:
+        return [*faults, "it is not said how many documents are above the threshold"]
+    if lot.max_calls is not None:
+        most = most_left(claimed.inside, len(taken), seen, claimed.delta)
+    else:
+        inside = tolerated_inside(lot, claimed.inside, claimed.population, claimed.drawn)
+        most = max(0, inside - seen)
+        if tail(claimed.population, inside + 1, claimed.drawn, seen) > claimed.delta:
+            faults.append(f"the sample does not show that at most {inside} disagree")
+    most = min(claimed.answered, most)
+    if most != claimed.most_wrong:
         faults.append(f"most_wrong is {most}, not {claimed.most_wrong}")
     return faults

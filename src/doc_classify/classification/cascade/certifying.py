@@ -68,6 +68,8 @@ class Decision:
         settled: whether ``answered`` is exact.
         documents: size of the lot.
         expected_wrong: estimated disagreements among the documents that the student answers.
+        inside: documents above the threshold when it was found, those of the sample included; None
+            where the scores of the documents left were not given.
         statements: for each category. All of them hold together with the assurance of this
             look: a statement of its own beside the promise.
     """
@@ -85,6 +87,7 @@ class Decision:
     documents: int
     expected_wrong: float
     statements: tuple[Statement, ...] = ()
+    inside: int | None = None
 
     @property
     def agreement(self) -> float:
@@ -204,51 +207,55 @@ def _counted(
     return cut, most_left(population, len(scores), limit, delta)
 
 
+def tolerated_inside(lot: Lot, inside: int, population: int, drawn: int) -> int:
+    """Disagreements tolerated among documents above a threshold, those of the sample included.
+
+    As many as are tolerated among those that the student is expected to answer, so that it keeps
+    the promise even where the sample holds none of them.
+    """
+    return lot.promise.tolerated(inside * (population - drawn) // population)
+
+
 def _down_the_scores(
     lot: Lot, scores: Scores, wrong: npt.NDArray[np.bool_], delta: float, left: Scores
 ) -> tuple[float, int]:
     """The threshold and the bound for the student's own share.
 
-    The thresholds, and with which of them to start, depend on the scores of sample and rest
-    together and on the size of the sample: on nothing that the drawing decided. Below each, the
-    sample is a uniform one of the documents above it.
+    The thresholds, with which of them to start, and what is tested at each depend on the scores of
+    sample and rest together and on the size of the sample: on nothing that the drawing decided.
+    So with probability 1 - delta no threshold passes that should not, and of those that passed any
+    may be taken.
     """
+    population, drawn = len(scores) + len(left), len(scores)
     together = np.concatenate([scores, left])
-    together = np.sort(together[~np.isnan(together)])[::-1]
-    if not len(together):
+    ascending = np.sort(together[~np.isnan(together)])
+    if not len(ascending):
         return math.inf, 0
-    places = np.unique(np.linspace(0, len(together) - 1, _CUTS).astype(np.int64))
-    cuts = [*dict.fromkeys(float(together[i]) for i in places), -math.inf]
-    ascending = together[::-1]
+    places = np.unique(np.linspace(0, len(ascending) - 1, _CUTS).astype(np.int64))[::-1]
+    cuts = [*dict.fromkeys(float(ascending[i]) for i in places), -math.inf]
     above = [len(ascending) - int(np.searchsorted(ascending, cut, "right")) for cut in cuts]
-    fraction = len(scores) / (len(scores) + len(left))
+    most = [tolerated_inside(lot, inside, population, drawn) for inside in above]
 
-    def fits(inside: int, drawn: int, seen: int) -> bool:
-        tolerated = lot.promise.tolerated(inside - drawn)
-        return tail(inside, min(inside, tolerated + 1 + seen), drawn, seen) <= delta
+    def passes(at: int, seen: int) -> bool:
+        return tail(population, most[at] + 1, drawn, seen) <= delta
 
-    start = None
-    for margin in (3, 1, 0):
-        start = next(
-            (
-                at
-                for at, inside in enumerate(above)
-                if inside and fits(inside, int(inside * fraction), margin)
-            ),
-            None,
-        )
-        if start is not None:
+    starts = (
+        at
+        for spare in (3, 1, 0)  # a start that a single disagreement thwarts is a bad one
+        for at in range(len(cuts))
+        if above[at] and passes(at, spare)
+    )
+    start = next(starts, len(cuts))
+    best, bound = math.inf, 0
+    for at in range(start, len(cuts)):
+        taken = scores > cuts[at]
+        seen = int((taken & wrong).sum())
+        if not passes(at, seen):
             break
-    if start is None:
-        return math.inf, 0
-    best, most = math.inf, 0
-    for cut, inside in zip(cuts[start:], above[start:], strict=True):
-        taken = scores > cut
-        drawn, seen = int(taken.sum()), int((taken & wrong).sum())
-        if not fits(inside, drawn, seen):
-            break
-        best, most = cut, most_left(inside, drawn, seen, delta)
-    return best, most
+        rest = max(0, most[at] - seen)
+        if rest <= lot.promise.tolerated(above[at] - int(taken.sum())):
+            best, bound = cuts[at], rest
+    return best, bound
 
 
 def _within_budget(
@@ -321,6 +328,7 @@ def _decision(
         documents=lot.population,
         expected_wrong=rest * disagreed / drawn if drawn else 0.0,
         statements=_statements(lot, population, calibration, taken, delta),
+        inside=None if left is None else answered + int(taken.sum()),
     )
 
 

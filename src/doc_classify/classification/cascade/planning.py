@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from doc_classify.classification.cascade.bounds import allowed, most_left, tail
+from doc_classify.classification.cascade.certifying import tolerated_inside
 from doc_classify.classification.cascade.promise import Judged, Lot
 
 _LARGEST_SAMPLE = 50_000
@@ -217,13 +218,8 @@ def _expect_bound(
 def _student_share(lot: Lot, curve: Curve, population: int, drawn: int, delta: float) -> float:
     best = 0.0
     for share in np.linspace(1, 0.05, 20):
-        inside, sample = int(population * share), int(drawn * share)
-        seen = round(drawn * curve.wrong(float(share)))
-        tolerated = lot.promise.tolerated(inside - sample)
-        if (
-            seen <= sample < inside
-            and tolerated + 1 + seen <= inside
-            and tail(inside, tolerated + 1 + seen, sample, seen) <= delta
-        ):
+        seen = math.ceil(drawn * curve.wrong(float(share)))
+        inside = tolerated_inside(lot, int(population * share), population, drawn)
+        if tail(population, inside + 1, drawn, seen) <= delta:
             best = max(best, float(share))
     return best
