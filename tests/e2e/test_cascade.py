@@ -325,6 +325,33 @@ def test_a_server_that_goes_away_in_the_sample_is_waited_for(folder, double, url
     assert other("certificate", url=url)["lots"][0]["faults"] == []
 
 
+def test_a_sample_that_the_server_fails_over_is_not_certified(folder, url):
+    """A tenth of the documents kills the server's request each time, until it is mended."""
+    broken = True
+
+    def fragile(system: str, user: str) -> dict[str, float]:
+        if broken and "<document>" in user and sum(map(ord, user)) % 10 == 0:
+            raise RuntimeError("out of memory")
+        return oracle(system, user)
+
+    with OllamaDouble(fragile, slots=8) as double:
+        process = start(folder, url, double)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 3 and "sample" in said, said
+        [lot] = lots(url)
+        assert lot["state"] == "open" and not lot["certificate"]
+        before = drawn(url, lot["lot"])
+        assert not any(one.failure for found in before.values() for one in found)
+        broken = False
+        said = run(folder, url, double)
+    assert (said["classified"] + said["already_done"], said["failed"]) == (COUNT, 0)
+    [lot] = other("certificate", url=url)["lots"]
+    assert lot["faults"] == []
+    after = drawn(url, lot["lot"])
+    for stage, found in before.items():
+        assert [one.document_id for one in after[stage]] == [one.document_id for one in found]
+
+
 def test_no_more_is_asked_than_the_limit_allows(folder, double, url):
     said = run(folder, url, double, "--max-llm-calls", "200")
     assert said["llm_calls"] <= 200 and said["classified"] == COUNT

@@ -24,6 +24,7 @@ from doc_classify.cli.options import (
     verbose,
 )
 from doc_classify.errors import ConfigurationError
+from doc_classify.records import STUDENT
 from doc_classify.settings import Settings
 from doc_classify.storage.base import ResultFilter, ResultRow, RunInfo, Store
 from doc_classify.terminal import one_line, shown_path
@@ -190,6 +191,8 @@ def _line(row: ResultRow) -> str:
         kind = "confidence" if row.confidence is not None else "score"
         sure = "" if number is None else f" ({kind} {number:.2f})"
         what = f"{row.category or row.status.value}{sure}"
+        if row.classifier == STUDENT:
+            what += ", by the student"
         if row.needs_review:
             what += ", for review"
         if row.duplicate_of:
