@@ -16,7 +16,8 @@
     │   ├── ServerSetupError          model missing, key refused, quota used up, server gone
     │   │   └── SickModelError        the model gives no document a category
     │   ├── BudgetReachedError        --max-llm-calls or --max-cost
-    │   └── HopelessError             a cascade would save nothing, and was told to stop then
+    │   ├── HopelessError             a cascade would save nothing, and was told to stop then
+    │   └── LotTakenError             another process works on the same documents
     └── PermanentError                trying again cannot help
         ├── ClassificationError       the text was read, but has no category
         │   ├── InvalidAnswerError    the LLM answered with something that is no category
@@ -167,6 +168,12 @@ class HopelessError(CannotGoOnError):
     """The student of a cascade is no good: the LLM would have to answer for everything."""
 
     kind = "hopeless"
+
+
+class LotTakenError(CannotGoOnError):
+    """Another process has gone on with the lot of a cascade that this one worked on."""
+
+    kind = "lot_taken"
 
 
 class PermanentError(DocClassifyError):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from doc_classify.errors import LotTakenError
 from doc_classify.records import (
     STUDENT,
     Classification,
@@ -203,7 +204,7 @@ def test_an_unfinished_lot_is_gone_on_with_by_the_next_run_over_the_same_source(
     assert new is not None and new.population == 5
     assert len(flat(ledger.pending(second, lot.id, SPEC))) == 38
     assert [one.id for one in ledger.lots_of(second, SPEC)] == [lot.id, new.id]
-    ledger.write_journal(lot.id, {"steps": []}, FINISHED)
+    ledger.write_journal(lot.id, 0, {"steps": []}, FINISHED)
     assert [one.id for one in ledger.unfinished(second, SPEC)] == [new.id]
 
 
@@ -217,6 +218,18 @@ def test_a_lot_of_another_folder_is_left_alone(store):
     forced = replace(SPEC, force=True)
     assert ledger.unfinished(begun(store, range(40), forced), forced) == []
     assert [one.id for one in ledger.unfinished(begun(store, range(40)), SPEC)] == [lot.id]
+
+
+def test_who_has_not_seen_the_last_journal_may_not_write_the_next(store):
+    ledger = LotLedger(store)
+    _, lot = made(store)
+    ledger.write_journal(lot.id, lot.revision, {"steps": [1]})
+    assert ledger.lot(lot.id).revision == lot.revision + 1
+    with pytest.raises(LotTakenError, match="another process"):
+        ledger.write_journal(lot.id, lot.revision, {"steps": [2]})
+    with pytest.raises(LotTakenError):
+        ledger.samples.scored(lot.id, {}, lot.revision, {"steps": [2]})
+    assert ledger.lot(lot.id).journal == {"steps": [1]}
 
 
 def test_no_lot_is_made_of_nothing(store):

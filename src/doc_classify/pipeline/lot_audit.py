@@ -86,13 +86,14 @@ class LotAudit:
         certificate = cascade.Certificate.from_dict(lot.journal["certificate"])
         spec, ledger = self._info.spec, self._ledger
         answered = sum(ledger.answered(lot.id, spec).values())
-        journal = lot.journal
+        journal, revision = lot.journal, lot.revision
         audits: list[dict[str, Any]] = journal.setdefault("audits", [])
         if not audits or "verdict" in audits[-1]:
             documents = more or cascade.audit_size(certificate, answered)
             stage = len(journal["steps"]) + 1 + len(audits)
             audits.append({"stage": stage, "documents": min(documents, answered)})
-            ledger.write_journal(lot.id, journal)
+            ledger.write_journal(lot.id, revision, journal)
+            revision += 1
         this = audits[-1]
         ledger.samples.draw(lot.id, this["stage"], AUDIT, this["documents"], decided=spec)
         await self._ask(lot, this["stage"])
@@ -106,7 +107,7 @@ class LotAudit:
             look=len(audits) - 1,
         )
         this |= asdict(found) | {"gone": gone}
-        ledger.write_journal(lot.id, journal)
+        ledger.write_journal(lot.id, revision, journal)
         return this
 
     async def _ask(self, lot: Lot, stage: int) -> None:

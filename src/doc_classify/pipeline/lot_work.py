@@ -86,6 +86,7 @@ class LotWork:
         self._on_progress = on_progress
         self._say = on_stage
         self._journal: dict[str, Any] = {"steps": []} | lot.journal
+        self._revision = lot.revision
         budget = self._plan.max_calls
         most = lot.population if budget is None else min(budget, lot.population)
         self._repeated = min(REPEATED, int(_REPEATED_SHARE * most))
@@ -294,7 +295,8 @@ class LotWork:
                 for one in texts
             }
             opinions = {id_: (said.category, said.score) for id_, said in found.items()}
-            self._samples.scored(self._lot.id, opinions, self._journal)
+            self._samples.scored(self._lot.id, opinions, self._revision, self._journal)
+            self._revision += 1
 
         await self._equipment.in_store(work)
 
@@ -427,5 +429,6 @@ class LotWork:
 
     async def _write(self, state: str | None = None) -> None:
         await self._equipment.in_store(
-            lambda: self._ledger.write_journal(self._lot.id, self._journal, state)
+            lambda: self._ledger.write_journal(self._lot.id, self._revision, self._journal, state)
         )
+        self._revision += 1

@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 
-from doc_classify.errors import SourceChangedError
+from doc_classify.errors import LotTakenError, SourceChangedError
 from doc_classify.records import STUDENT, Failure, FileStatus, Source
 from doc_classify.storage.answers import answers_of
 from doc_classify.storage.base import Hashed, RunSpec, Task
@@ -269,11 +269,28 @@ def add_calls(connection: Connection, lot_id: int, calls: int) -> None:
 
 
 def write_journal(
-    connection: Connection, lot_id: int, journal: Mapping[str, Any], state: str | None = None
+    connection: Connection,
+    lot_id: int,
+    revision: int,
+    journal: Mapping[str, Any],
+    state: str | None = None,
 ) -> None:
-    """Store what was decided, and the state of the lot where that changes."""
-    connection.execute(
+    """Store what was decided, and the state of the lot where that changes.
+
+    Raises:
+        LotTakenError: it is not as it was when the writer saw it last.
+    """
+    written = connection.execute(
         update(lots)
-        .where(lots.c.id == lot_id)
-        .values(journal=clean_json(dict(journal)), **({"state": state} if state else {}))
+        .where(lots.c.id == lot_id, lots.c.revision == revision)
+        .values(
+            journal=clean_json(dict(journal)),
+            revision=revision + 1,
+            **({"state": state} if state else {}),
+        )
     )
+    if not written.rowcount:
+        raise LotTakenError(
+            f"another process works on lot {lot_id} of the cascade; what was done is stored, and "
+            "the same command goes on when that has ended"
+        )

@@ -56,6 +56,7 @@ class Lot:
         known: those that the LLM had answered before.
         calls: requests to the LLM about its documents, as far as they are recorded.
         journal: what was decided so far, JSON-ready.
+        revision: of the journal.
     """
 
     id: int
@@ -68,6 +69,7 @@ class Lot:
     known: int
     calls: int
     journal: dict[str, Any]
+    revision: int
 
 
 class LotLedger:
@@ -130,6 +132,7 @@ class LotLedger:
                     known=0,
                     calls=0,
                     journal={},
+                    revision=0,
                     created=now(),
                 )
                 .returning(lots.c.id)
@@ -158,11 +161,15 @@ class LotLedger:
         return self._store.read(lambda connection: [_lot(row) for row in connection.execute(query)])
 
     def write_journal(
-        self, lot_id: int, journal: Mapping[str, Any], state: str | None = None
+        self, lot_id: int, revision: int, journal: Mapping[str, Any], state: str | None = None
     ) -> None:
-        """Store what was decided."""
+        """Store what was decided, which makes it the next revision.
+
+        Raises:
+            LotTakenError: somebody else has written since.
+        """
         self._store.write(
-            lambda connection: lot_rows.write_journal(connection, lot_id, journal, state)
+            lambda connection: lot_rows.write_journal(connection, lot_id, revision, journal, state)
         )
 
     def open_lots(self, run_id: str) -> list[Lot]:
@@ -401,4 +408,5 @@ def _lot(row: Any) -> Lot:
         row.known,
         row.calls,
         dict(row.journal),
+        row.revision,
     )

@@ -341,9 +341,14 @@ class Samples:
         self,
         lot_id: int,
         found: Mapping[int, tuple[str, float | None]],
+        revision: int,
         journal: Mapping[str, Any],
     ) -> None:
-        """Store what the student says of documents, and the journal, in one transaction."""
+        """Store what the student says of documents, and the journal, in one transaction.
+
+        Raises:
+            LotTakenError: somebody else has written the journal since.
+        """
         rows = [
             {"document": id_, "guess": clean(guess), "score": finite(score)}
             for id_, (guess, score) in found.items()
@@ -351,7 +356,7 @@ class Samples:
 
         def work(connection: Connection) -> None:
             lot_rows.set_columns(connection, lot_id, rows)
-            lot_rows.write_journal(connection, lot_id, journal)
+            lot_rows.write_journal(connection, lot_id, revision, journal)
 
         self._store.write(work)
 

@@ -225,6 +225,8 @@ lots = Table(
     Column("calls", BigInteger, nullable=False),
     # What was decided, step by step, and the certificate.
     Column("journal", JSON, nullable=False),
+    # Grows with each change of the journal: who did not see the last one may not write the next.
+    Column("revision", Integer, nullable=False),
     Column("created", String(32), nullable=False),
     Index(None, "fingerprint", "state"),
 )

@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("known", sa.BigInteger(), nullable=False),
         sa.Column("calls", sa.BigInteger(), nullable=False),
         sa.Column("journal", sa.JSON(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
         sa.Column("created", sa.String(length=32), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_lots")),
     )
