@@ -221,6 +221,24 @@ def test_killed_in_any_phase_nothing_is_asked_again(folder, url, phase):
         assert agreement(results) >= 0.9
 
 
+def test_two_runs_at_once_over_one_folder_make_one_valid_certificate(folder, double, url):
+    """The second takes the first one's lot for that of a run that was killed."""
+    first = start(folder, url, double)
+    deadline = time.monotonic() + 60
+    while not lots(url):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    second = start(folder, url, double)
+    ended = [process.communicate(timeout=120) for process in (first, second)]
+    codes = sorted(process.returncode for process in (first, second))
+    assert codes in ([0, 0], [0, 3]), ended
+    said = run(folder, url, double)
+    assert said["classified"] + said["already_done"] == COUNT
+    for lot in other("certificate", url=url)["lots"]:
+        assert lot["faults"] in ([], None)
+    assert agreement(rows(url)) >= 0.9
+
+
 def test_new_documents_are_a_lot_of_their_own_and_begin_with_a_student(double, url, tmp_path):
     place = tmp_path / "growing"
     make_documents(place, COUNT)

@@ -340,14 +340,14 @@ def test_a_student_is_what_its_version_says(store):
     from doc_classify.errors import StorageError
     from doc_classify.storage.schema import students
 
-    samples = LotLedger(store).samples
-    version = samples.put_student(b"weights")
-    assert samples.put_student(b"weights") == version == hashlib.sha256(b"weights").hexdigest()
-    assert samples.student(version) == b"weights"
+    kept = LotLedger(store).students
+    version = kept.put(b"weights")
+    assert kept.put(b"weights") == version == hashlib.sha256(b"weights").hexdigest()
+    assert kept.get(version) == b"weights"
     with store.engine.begin() as connection:
         connection.execute(update(students).values(data=b"other"))
     with pytest.raises(StorageError, match="damaged"):
-        samples.student(version)
+        kept.get(version)
 
 
 def test_an_audit_draws_from_what_the_student_decided(store):

@@ -273,7 +273,7 @@ class LotWork:
         def work() -> None:
             examples = self._samples.examples(self._lot.id, self._spec, teaching.MOST_EXAMPLES)
             trained = teaching.train(examples, self._plan.taxonomy)
-            step["version"] = self._samples.put_student(trained.data) if trained else None
+            step["version"] = self._ledger.students.put(trained.data) if trained else None
             step["asked"] = self._samples.drawn(self._lot.id)
             for name in ("expected", "chosen"):
                 found = getattr(trained, name) if trained else ()
@@ -288,7 +288,7 @@ class LotWork:
         step["done"] = True
 
         def work() -> None:
-            student = StudentClassifier.from_bytes(self._samples.student(version))
+            student = StudentClassifier.from_bytes(self._ledger.students.get(version))
             texts = self._samples.texts(self._lot.id, self._spec, step["stage"])
             found = {
                 one.document_id: student.classify(ClassifierInput.of(one.extraction, one.name))
@@ -421,7 +421,7 @@ class LotWork:
 
         def lay() -> None:
             if not path.exists():
-                path.write_bytes(self._samples.student(version))
+                path.write_bytes(self._ledger.students.get(version))
 
         await self._equipment.in_store(lay)
         config = replace(self._plan.worker_config(), student=str(path))

@@ -37,6 +37,7 @@ from doc_classify.storage.schema import (
     run_files,
 )
 from doc_classify.storage.store import SqlStore
+from doc_classify.storage.students import Students
 
 OPEN, FINISHED = "open", "finished"
 
@@ -78,6 +79,7 @@ class LotLedger:
     def __init__(self, store: SqlStore) -> None:
         self._store = store
         self.samples = Samples(store)
+        self.students = Students(store)
 
     def unfinished(self, run_id: str, spec: RunSpec) -> list[Lot]:
         """Lots of earlier runs over the same source that this run has to go on with, oldest first.

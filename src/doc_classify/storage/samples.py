@@ -1,8 +1,7 @@
-"""Samples of lots: what is drawn, what was found of it, and the students that learned from it."""
+"""Samples of lots: what is drawn, and what was found of it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, case, func, select, update
 
-from doc_classify.errors import StorageError, is_of_extraction, is_permanent
+from doc_classify.errors import is_of_extraction, is_permanent
 from doc_classify.records import Extraction, document_name, freeze_scores
 from doc_classify.storage import lot_rows
 from doc_classify.storage.base import RunSpec, Task
 from doc_classify.storage.engine import reading
 from doc_classify.storage.lot_rows import AUDIT, BATCH, CALIBRATE, CHOSEN, DRAWN, POOL, TRAIN
-from doc_classify.storage.rows import batches, clean, finite, now, row_to_extraction, upsert
+from doc_classify.storage.rows import batches, clean, finite, row_to_extraction
 from doc_classify.storage.schema import (
     documents,
     extractions,
@@ -24,7 +23,6 @@ from doc_classify.storage.schema import (
     lot_documents,
     lots,
     results,
-    students,
     texts,
 )
 from doc_classify.storage.store import SqlStore
@@ -247,29 +245,6 @@ class Samples:
             return int(asked), int(differed)
 
         return self._store.read(work)
-
-    # --- the student --------------------------------------------------------------------------
-
-    def put_student(self, data: bytes) -> str:
-        """Keep a student; returns its version, which is the SHA-256 of its bytes."""
-        version = hashlib.sha256(data).hexdigest()
-        row = {"version": version, "data": data, "created": now()}
-        self._store.write(
-            lambda connection: upsert(connection, students, [row], key=("version",), replace=False)
-        )
-        return version
-
-    def student(self, version: str) -> bytes:
-        """The bytes of a student.
-
-        Raises:
-            StorageError: it is not there, or not what it was.
-        """
-        query = select(students.c.data).where(students.c.version == version)
-        data = self._store.read(lambda connection: connection.execute(query).scalar_one_or_none())
-        if data is None or hashlib.sha256(data).hexdigest() != version:
-            raise StorageError(f"the student {version[:12]} of the cascade is missing or damaged")
-        return bytes(data)
 
     def examples(self, lot_id: int, spec: RunSpec, most: int) -> Iterator[Example]:
         """Documents that the LLM has answered, with their texts: of this lot first, then others.
