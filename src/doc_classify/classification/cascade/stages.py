@@ -18,7 +18,7 @@ from doc_classify.classification.cascade.promise import Consistency, Lot, Round
 _POOL = 4
 """Documents that are drawn for each that the student chooses. A larger pool finds harder
 documents, but mostly freaks; see docs/cascade-statistics.md."""
-_EXPONENT = 0.5
+_EXPONENT = 0.8
 """How fast a student learns before that is measured: what it cannot answer falls with this
 power of the training documents."""
 _WORTHWHILE = 0.98
@@ -293,8 +293,8 @@ def _exponent(lot: Lot, rounds: Sequence[Round], delta: float) -> float:
         left = (found.calls - one.asked - found.drawn) if found else lot.population
         kept.append(max(1.0, left) / lot.population)
     measured = math.log(kept[0] / kept[1]) / math.log(grown)
-    # Both are noisy; the assumption keeps its say until the student has grown fourfold.
-    weight = min(1.0, math.log(grown) / math.log(4))
+    # Both are noisy; the assumption keeps its say until the student has grown sixteenfold.
+    weight = min(1.0, math.log(grown) / math.log(16))
     return min(1.0, max(0.0, weight * measured + (1 - weight) * _EXPONENT))
 
 
