@@ -52,6 +52,7 @@ class Oracle:
         return self._category_of.get(name, names[-1])
 
     def __call__(self, _system: str, user: str) -> dict[str, float]:
+        """What the double's model says to a prompt."""
         found = _NAME.search(user)
         best = self.answer(found[1]) if found else DEFAULT_TAXONOMY.names[0]
         others = [name for name in DEFAULT_TAXONOMY.names if name != best]

@@ -8,22 +8,19 @@ engine says from the journal and the stored sample alone (:func:`..cascade.next_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from doc_classify.classification import ClassifierInput, cascade
 from doc_classify.classification.student import StudentClassifier
-from doc_classify.errors import ConfigurationError, HopelessError, ServerSetupError
+from doc_classify.errors import ConfigurationError, HopelessError
 from doc_classify.pipeline import teaching
-from doc_classify.pipeline.asking import ReadDocument
 from doc_classify.pipeline.equipment import Equipment
-from doc_classify.pipeline.judging import LotJudge, ScoringJudge
 from doc_classify.pipeline.lot_journal import described, history, summary_of
-from doc_classify.pipeline.stages import Judge, Stages
-from doc_classify.records import Extraction, Outcome, RunStats, Timings
-from doc_classify.storage.base import RunSpec, Store, Task
+from doc_classify.pipeline.lot_stages import LotStages
+from doc_classify.records import RunStats
+from doc_classify.storage.base import RunSpec, Store
 from doc_classify.storage.lot_rows import CALIBRATE, POOL, TRAIN
 from doc_classify.storage.lots import FINISHED, Lot, LotLedger
 
@@ -35,7 +32,6 @@ REPEATED = 100
 """Documents that the LLM is asked about twice, to see how consistent it is."""
 _REPEATED_SHARE = 0.05
 """The same of small lots, and where few may be asked about, as a share of those."""
-_TRIES = 3
 
 
 class LotWork:
@@ -72,7 +68,6 @@ class LotWork:
     ) -> None:
         if equipment.plan.promise is None:
             raise ConfigurationError("a cascade needs a promise")
-        self._store = store
         self._ledger = ledger
         self._samples = ledger.samples
         self._equipment = equipment
@@ -80,11 +75,19 @@ class LotWork:
         self._run_id = run_id
         self._spec = spec
         self._lot = lot
-        self._folder = folder
-        self._stats = stats
-        self._elapsed = elapsed
-        self._on_progress = on_progress
         self._say = on_stage
+        self._stages = LotStages(
+            store,
+            ledger,
+            equipment,
+            run_id,
+            spec,
+            lot,
+            folder,
+            stats=stats,
+            elapsed=elapsed,
+            on_progress=on_progress,
+        )
         self._journal: dict[str, Any] = {"steps": []} | lot.journal
         self._revision = lot.revision
         budget = self._plan.max_calls
@@ -233,9 +236,10 @@ class LotWork:
             + ("" if expected is None else f"; about {expected:,} LLM answers in all expected")
         )
         await self._draw(step)
-        await self._ask(step["stage"])
+        await self._stages.ask(step["stage"])
         if step["kind"] == TRAIN:
-            await self._ask_again(step["stage"])
+            if step["stage"] == 1 and self._repeated:
+                await self._stages.ask_again(1, self._repeated)
             await self._learn(step)
         else:
             await self._compare(step)
@@ -249,10 +253,9 @@ class LotWork:
             lambda: self._samples.draw(self._lot.id, stage, role, step["pool"])
         )
         if chosen:
-            await self._employ_student(self._version)
-            await self._take(
+            await self._stages.look(
                 self._samples.in_pool(self._run_id, self._lot.id, self._spec, stage),
-                self._scoring(),
+                self._version,
             )
             await self._equipment.in_store(
                 lambda: self._samples.choose(self._lot.id, stage, number)
@@ -263,11 +266,6 @@ class LotWork:
         """The version of the newest student."""
         versions = [step["version"] for step in self._steps if step.get("version")]
         return str(versions[-1])
-
-    def _scoring(self) -> ScoringJudge:
-        return ScoringJudge(
-            self._ledger, self._equipment, self._run_id, self._spec, self._lot, self._elapsed
-        )
 
     async def _learn(self, step: dict[str, Any]) -> None:
         def work() -> None:
@@ -310,122 +308,22 @@ class LotWork:
                 step["scoring"] = version
                 await self._write()
             self._say("the student looks at everything before anything is decided")
-            await self._employ_student(version)
-            await self._take(
+            await self._stages.look(
                 self._ledger.pending(self._run_id, self._lot.id, self._spec, unscored=True),
-                self._scoring(),
+                version,
             )
             step["scored"] = True
             await self._write()
         return await self._equipment.in_store(lambda: self._samples.scores_left(self._lot.id))
 
-    # --- work ---------------------------------------------------------------------------------
-
-    async def _ask(self, stage: int) -> None:
-        """Ask about everything that was drawn for a stage, until all of it has its answer.
-
-        Raises:
-            ServerSetupError: the server fails over some of it again and again.
-        """
-        await self._equipment.employ(self._plan.worker_config())
-        held = 0
-        for _ in range(_TRIES):
-            judge = LotJudge(
-                self._ledger,
-                self._equipment,
-                self._run_id,
-                self._spec,
-                self._lot,
-                self._elapsed,
-                is_sample=True,
-            )
-            await self._take(
-                self._samples.unanswered(self._run_id, self._lot.id, self._spec, stage), judge
-            )
-            held = judge.held
-            if not held:
-                return
-        raise ServerSetupError(
-            f"the LLM server failed over {held} documents of the sample again and again, and a "
-            "sample without them would promise too much; the same command goes on with it"
-        )
-
-    async def _ask_again(self, stage: int) -> None:
-        asking = self._equipment.asking
-        if asking is None or self._repeated < 1 or stage != 1:
-            return
-        tasks = await self._equipment.in_store(
-            lambda: self._samples.to_repeat(
-                self._run_id, self._lot.id, self._spec, stage, self._repeated
-            )
-        )
-        read = [
-            ReadDocument(task, task.extraction, False, Timings(), task.crashes)
-            for task in tasks
-            if isinstance(task.extraction, Extraction)
-        ]
-
-        async def store(outcome: Outcome) -> None:
-            said = outcome.classification.category if outcome.classification else ""
-            calls = outcome.usage.calls if outcome.usage else 0
-            await self._equipment.in_store(
-                lambda: self._samples.asked_again(self._lot.id, outcome.document_id, said, calls)
-            )
-
-        await asking.ask_again(read, store)
-
     async def rest(self, between: tuple[int, int] = (0, 2**63 - 1)) -> None:
         """Decide about what was not drawn, of the files with ids in this range."""
-        decision = None
         certificate = self._certificate
-        if certificate is None:
-            await self._equipment.employ(self._plan.worker_config())
-        else:
-            decision = certificate.decision
-            await self._employ_student(certificate.looks[certificate.round].version)
-        judge = LotJudge(
-            self._ledger,
-            self._equipment,
-            self._run_id,
-            self._spec,
-            self._lot,
-            self._elapsed,
-            decision,
+        await self._stages.decide(
+            self._ledger.pending(self._run_id, self._lot.id, self._spec, between=between),
+            certificate.looks[certificate.round].version if certificate else None,
+            certificate.decision if certificate else None,
         )
-        await self._take(
-            self._ledger.pending(self._run_id, self._lot.id, self._spec, between=between), judge
-        )
-
-    async def _take(self, batches: Iterator[list[Task]], judge: Judge) -> None:
-        """Take tasks through the stages."""
-
-        async def fetched() -> AsyncIterator[list[Task]]:
-            while True:
-                batch = await self._equipment.in_store(lambda: next(batches, None))
-                if batch is None:
-                    return
-                yield batch
-
-        def progressed(stats: RunStats) -> None:
-            self._stats = stats
-            self._on_progress(stats)
-
-        stages = Stages(
-            self._store, self._equipment, self._run_id, judge=judge, on_progress=progressed
-        )
-        stages.stats = self._stats
-        await stages.work_on(fetched())
-
-    async def _employ_student(self, version: str) -> None:
-        path = self._folder / version
-
-        def lay() -> None:
-            if not path.exists():
-                path.write_bytes(self._ledger.students.get(version))
-
-        await self._equipment.in_store(lay)
-        config = replace(self._plan.worker_config(), student=str(path))
-        await self._equipment.employ(config)
 
     async def _write(self, state: str | None = None) -> None:
         await self._equipment.in_store(
