@@ -79,6 +79,8 @@ def test_a_cascade_asks_less_and_keeps_its_promise(folder, double, url, tmp_path
     assert len(by_student) > COUNT / 4 and len(by_student) + len(by_llm) == COUNT
     assert agreement(found) >= 0.9 and agreement(by_llm) == 1
     assert all(row.score is not None and row.confidence is None for row in found)
+    # The student's scores are of another kind: no mean is made of both.
+    assert all(one["mean_score"] == pytest.approx(0.9) for one in said["categories"].values())
     [lot] = said["cascade"]["lots"]
     assert lot["outcome"] == {
         "student": len(by_student),
@@ -272,6 +274,12 @@ def test_earlier_answers_of_the_llm_are_used(folder, double, url, tmp_path):
     assert lot["known"] == 200 and lot["samples"][0]["drawn"] == 0
     assert all(number == 1 for number in questions(double).values())
     assert agreement(rows(url)) >= 0.9
+
+
+def test_a_dry_run_says_what_would_be_drawn(folder, double, url):
+    found = run(folder, url, double, "--dry-run")
+    assert found["take"] == COUNT and "asked about 37 of these first" in found["cascade"]
+    assert questions(double).total() == 0 and lots(url) == []
 
 
 def test_near_empty_folders_and_empty_ones(double, url, tmp_path):
