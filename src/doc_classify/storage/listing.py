@@ -107,7 +107,7 @@ def add_breakdowns(connection: Connection, run_id: str, spec: RunSpec, stats: Ru
     held = holding(connection, spec.categories)
     category = _category(held)
     # The score is that of the category which the classifier had found.
-    own = held.c.document_id.is_(None)
+    own: ColumnElement[bool] = held.c.document_id.is_(None)
     if spec.teacher:
         # The student's are of another kind: only the LLM's go into a mean.
         own = and_(own, results.c.classifier != STUDENT)
