@@ -15,7 +15,9 @@
     ├── CannotGoOnError               the run has to stop; what is done is stored (exit code 3)
     │   ├── ServerSetupError          model missing, key refused, quota used up, server gone
     │   │   └── SickModelError        the model gives no document a category
-    │   └── BudgetReachedError        --max-llm-calls or --max-cost
+    │   ├── BudgetReachedError        --max-llm-calls or --max-cost
+    │   ├── HopelessError             a cascade would save nothing, and was told to stop then
+    │   └── LotTakenError             another process works on the same documents
     └── PermanentError                trying again cannot help
         ├── ClassificationError       the text was read, but has no category
         │   ├── InvalidAnswerError    the LLM answered with something that is no category
@@ -160,6 +162,18 @@ class BudgetReachedError(CannotGoOnError):
     """The run has spent what it was allowed to spend."""
 
     kind = "budget"
+
+
+class HopelessError(CannotGoOnError):
+    """The student of a cascade is no good: the LLM would have to answer for everything."""
+
+    kind = "hopeless"
+
+
+class LotTakenError(CannotGoOnError):
+    """Another process has gone on with the lot of a cascade that this one worked on."""
+
+    kind = "lot_taken"
 
 
 class PermanentError(DocClassifyError):

@@ -16,7 +16,14 @@ from doc_classify.discovery.objects import fetched
 from doc_classify.errors import TransientError
 from doc_classify.extraction import supported_media_types
 from doc_classify.pipeline.plan import Plan
-from doc_classify.records import Rejected, Source, document_name, is_object_uri, uri_to_path
+from doc_classify.records import (
+    CASCADE,
+    Rejected,
+    Source,
+    document_name,
+    is_object_uri,
+    uri_to_path,
+)
 from doc_classify.settings import Settings
 from doc_classify.sniffing import describe, sniff
 from doc_classify.storage import open_existing
@@ -35,7 +42,8 @@ class Preview:
     """Counts of what a run would meet.
 
     ``types`` counts the files that would be taken, by type; ``rate`` is documents per second of
-    a recent finished run in the database, None where there is none.
+    a recent finished run in the database, None where there is none. ``cascade`` says what a
+    cascade would draw, None where the classifier is another.
     """
 
     seen: int = 0
@@ -48,6 +56,7 @@ class Preview:
     types: dict[str, int] = field(default_factory=dict)
     rejected: dict[str, int] = field(default_factory=dict)
     rate: float | None = None
+    cascade: str | None = None
 
     def lines(self) -> list[str]:
         """The preview for a person."""
@@ -59,6 +68,8 @@ class Preview:
         ]
         lines += [f"  {number:>9,}  {name}" for name, number in self.types.items()]
         lines += [f"  {number:>9,}  not taken: {name}" for name, number in self.rejected.items()]
+        if self.cascade:
+            lines.append(self.cascade)
         if self.rate and self.take:
             lines.append(
                 f"About {duration(self.take / self.rate)} at the {self.rate:,.1f} documents/s "
@@ -118,6 +129,8 @@ def preview(
                     rejected[describe(media_type)] += 1
         if store:
             found.rate = _rate(store)
+    if settings.classifier == CASCADE:
+        found.cascade = _first_sample(settings, found.take)
     found.types, found.rejected = dict(types.most_common()), dict(rejected.most_common())
     return found
 
@@ -130,6 +143,30 @@ async def _fingerprint(settings: Settings, include_reasoning: bool) -> str:
             settings, chosen.classifier, taxonomy=taxonomy, include_reasoning=include_reasoning
         )
         return plan.fingerprint
+
+
+def _first_sample(settings: Settings, documents: int) -> str:
+    """What a cascade would do first with so many documents, for a person."""
+    from doc_classify.classification import cascade
+
+    if not documents:
+        return "Cascade: nothing to decide"
+    step = cascade.next_step(
+        cascade.Lot(
+            population=documents,
+            categories=len(settings.make_taxonomy().names),
+            promise=cascade.Promise(settings.agreement, settings.assurance, settings.guarantee),
+            max_calls=settings.max_llm_calls,
+        ),
+        [],
+    )
+    if isinstance(step, cascade.Train):
+        return (
+            f"Cascade: the LLM would be asked about {step.documents:,} of these first, drawn from "
+            "all of them; how many more it takes depends on what can be learned from that"
+        )
+    message = step.message if isinstance(step, cascade.AskAll) else ""
+    return f"Cascade: nothing to save, the LLM would be asked about all: {message}"
 
 
 def _rate(store: Store) -> float | None:

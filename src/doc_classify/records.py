@@ -14,6 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote_to_bytes
 
+CASCADE = "cascade"
+"""The classifier that is two: an LLM, and a student that learns from it."""
+STUDENT = "student"
+"""How the student is named where results say who decided."""
+
 FILE_SCHEME = "file://"
 OBJECT_SCHEMES = ("s3://", "gs://", "az://")
 """Of documents that live in an object store."""
@@ -247,7 +252,8 @@ class Outcome:
 
     ``extraction`` is None where it failed, or where stored text was used again. ``crashes``
     counts the workers that died on the document on the way to this outcome. ``usage`` is what an
-    LLM was asked, None where none was.
+    LLM was asked, None where none was. ``decided_by`` names who decided, None where that is the
+    classifier of the run; ``text_digest`` is that of the text, where others may have the same.
     """
 
     document_id: int
@@ -258,6 +264,8 @@ class Outcome:
     timings: Timings = field(default_factory=Timings)
     crashes: int = 0
     usage: Usage | None = None
+    decided_by: str | None = None
+    text_digest: bytes | None = None
 
     def __post_init__(self) -> None:
         if (self.classification is None) == (self.failure is None):

@@ -22,7 +22,7 @@ from pydantic_settings import (
 )
 
 from doc_classify.errors import ConfigurationError
-from doc_classify.records import Prices
+from doc_classify.records import CASCADE, Prices
 from doc_classify.taxonomy import DEFAULT_TAXONOMY, Taxonomy
 
 CONFIG_FILE = "doc-classify.toml"
@@ -95,8 +95,27 @@ class Settings(BaseSettings):
     )
     classifier: str = Field(
         "auto",
-        description="Which classifier decides: ollama, openai, llamacpp, embedded, or auto "
-        "(Ollama where it runs and has the model, else embedded).",
+        description="Which classifier decides: ollama, openai, llamacpp, embedded, cascade (an LLM "
+        "and what learns from it), or auto (Ollama where it runs and has the model, else "
+        "embedded).",
+    )
+    teacher: str = Field("ollama", description="LLM of a cascade: ollama, openai or llamacpp.")
+    agreement: float = Field(
+        0.95,
+        gt=0,
+        lt=1,
+        description="Share of the documents that a cascade has to give the LLM's category.",
+    )
+    assurance: float = Field(
+        0.95, gt=0, lt=1, description="Probability with which a cascade keeps that promise."
+    )
+    guarantee: Literal["overall", "student"] = Field(
+        "overall",
+        description="What a cascade promises for: the whole run, or the student's share of it.",
+    )
+    if_hopeless: Literal["continue", "stop"] = Field(
+        "continue",
+        description="Where a cascade would save nothing: go on with the LLM alone, or stop.",
     )
     embedded_model: Path | None = Field(
         None,
@@ -258,7 +277,7 @@ class Settings(BaseSettings):
         """
         if model is None:
             return self.changed(classifier=classifier, embedded_model=None)
-        field = MODEL_FIELDS.get(classifier)
+        field = MODEL_FIELDS.get(self.teacher if classifier == CASCADE else classifier)
         if field is None:
             raise ConfigurationError(f"the classifier {classifier} takes no model")
         return self.changed(classifier=classifier, **{field: model})
@@ -266,9 +285,14 @@ class Settings(BaseSettings):
     @property
     def chosen_model(self) -> str | None:
         """The model that the chosen classifier is to use; None where it has none to choose."""
-        field = MODEL_FIELDS.get(self.classifier)
+        field = MODEL_FIELDS.get(self.asked)
         value = getattr(self, field) if field else None
         return None if value is None else str(value)
+
+    @property
+    def asked(self) -> str:
+        """The classifier whose model and server count: of a cascade, the LLM."""
+        return self.teacher if self.classifier == CASCADE else self.classifier
 
     @property
     def prices(self) -> Prices:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -93,6 +93,59 @@ def _llm_line(stats: RunStats) -> str:
         f"{stats.completion_tokens:,} answer tokens"
     )
     return line if stats.cost is None else f"{line}; cost {stats.cost:.4g}"
+
+
+def lot_lines(lots: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the cascade of a run promises, for a person: a few lines for each of its lots."""
+    return [line for lot in lots for line in _lot_lines(lot)]
+
+
+def _lot_lines(lot: Mapping[str, Any]) -> list[str]:
+    said, outcome = lot["summary"], lot["outcome"]
+    head = f"Cascade, lot {lot['lot']} of {lot['population']:,} documents: "
+    if lot["hopeless"]:
+        return [f"{head}nothing to save: {one_line(lot['hopeless']['message'])}"]
+    if said is None:
+        drawn = sum(sample["drawn"] for sample in lot["samples"])
+        return [f"{head}not certified yet, {drawn:,} drawn"]
+    what = "documents" if said["guarantee"] == "overall" else "documents of the student"
+    lines = [
+        f"{head}with {said['assurance']:.1%} assurance, at least "
+        f"{_promised(said):.1%} of the {what} carry the LLM's category "
+        f"({said['expected_agreement']:.1%} of all expected)"
+    ]
+    if outcome:
+        without = said["llm_documents_without"]
+        lines.append(
+            f"  {outcome['student']:,} decided by the student, {outcome['llm']:,} by the LLM, "
+            f"{outcome['failed']:,} failed: {lot['llm_requests']:,} LLM requests where "
+            f"{without:,} documents would have been asked about"
+        )
+    for audit in lot["audits"]:
+        if "verdict" in audit:
+            lines.append(f"  audit: {audit_line(audit)}")
+    return lines
+
+
+def _promised(said: Mapping[str, Any]) -> float:
+    own = said["student_agreement"]
+    if said["guarantee"] == "student" and own is not None:
+        return float(own)
+    return float(said["certified_agreement"])
+
+
+def audit_line(audit: Mapping[str, Any]) -> str:
+    """What an audit has found, for a person."""
+    verdict = {
+        "confirms": "confirms the certificate",
+        "refutes": "REFUTES the certificate",
+        "undecided": "is undecided: draw more",
+    }[audit["verdict"]]
+    return (
+        f"{audit['disagreed']:,} of {audit['drawn']:,} fresh documents disagree, so that "
+        f"{audit['least_wrong']:,} to {audit['most_wrong']:,} of {audit['answered']:,} do where "
+        f"{audit['claimed']:,} may; it {verdict}"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -29,6 +29,7 @@ from doc_classify.classification.llm import LlmClassifier
 from doc_classify.classification.opening import open_classifier, taxonomy_of
 from doc_classify.errors import ConfigurationError
 from doc_classify.pipeline.plan import Plan
+from doc_classify.records import CASCADE
 from doc_classify.settings import Settings
 from doc_classify.storage import mask_url
 
@@ -103,6 +104,12 @@ async def measure(
         ConfigurationError: something in the settings cannot be used.
         StorageError, WorkerStartError, ServerError: a run cannot go on.
     """
+    if settings.classifier == CASCADE:
+        raise ConfigurationError(
+            "a cascade takes a whole collection, and cannot be measured on some documents again "
+            f"and again: measure its LLM ({settings.teacher}) and embedded, and let plan "
+            "--cascade-share put them together"
+        )
     taxonomy = taxonomy_of(settings)
     measured: list[Operation] = []
     async with open_classifier(settings, taxonomy, include_reasoning=include_reasoning) as chosen:

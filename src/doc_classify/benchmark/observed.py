@@ -49,7 +49,14 @@ class ObservedStore(SqlStore):
             self._tally.rejected(ending_of(item.uri), item.kind)
         return super().reject(run_id, rejected, skipped, again=again)
 
-    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
+    def register(
+        self,
+        run_id: str,
+        seen: Sequence[Hashed],
+        *,
+        again: bool = False,
+        only_listed: bool = False,
+    ) -> Registration:
         """Register, and remember the documents until their outcomes come."""
         if self._hashing_since is not None:
             hashing = time.perf_counter() - self._hashing_since
@@ -57,7 +64,7 @@ class ObservedStore(SqlStore):
             self._hashing_since = None
         found = self._timed(
             "register", len(seen), lambda: super(ObservedStore, self).register(
-                run_id, seen, again=again
+                run_id, seen, again=again, only_listed=only_listed
             )
         )  # fmt: skip
         self._tasks.update((task.document_id, task) for task in found.tasks)

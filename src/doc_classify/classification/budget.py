@@ -39,6 +39,11 @@ class Budget:
         self._uncounted_cost = 0.0
         self._settled: asyncio.Event | None = None
 
+    def lower(self, calls: int) -> None:
+        """Take requests that were made elsewhere off the limit."""
+        if self._max_calls is not None:
+            self._max_calls = max(0, self._max_calls - calls)
+
     async def hold(self, most: Usage) -> float:
         """Set aside one request; returns what was set aside, to be given to :meth:`settle`.
 

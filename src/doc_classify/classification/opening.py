@@ -13,6 +13,7 @@ from doc_classify.classification.chat import ChatBackend
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.classification.registry import AUTO, BACKEND_GROUP, make_classifier, unknown
 from doc_classify.errors import ConfigurationError, ServerError, ServerSetupError
+from doc_classify.records import CASCADE
 from doc_classify.settings import Settings
 from doc_classify.taxonomy import Taxonomy
 
@@ -103,11 +104,18 @@ async def open_classifier(
                 )
             else:
                 chosen = Chosen(opened, f"auto: {_described(opened)}")
-        elif entry_points(group=BACKEND_GROUP, name=name):
+        elif name == CASCADE or entry_points(group=BACKEND_GROUP, name=name):
+            name = settings.asked
+            if not entry_points(group=BACKEND_GROUP, name=name):
+                known = ", ".join(entry.name for entry in entry_points(group=BACKEND_GROUP))
+                raise ConfigurationError(
+                    f"the teacher of a cascade has to be an LLM ({known}), which {name!r} is not"
+                )
             opened = await stack.enter_async_context(
                 _llm(name, settings, taxonomy, include_reasoning)
             )
-            chosen = Chosen(opened, _described(opened))
+            cascade = f"{CASCADE} taught by " if settings.classifier == CASCADE else ""
+            chosen = Chosen(opened, f"{cascade}{_described(opened)}")
         elif name == EMBEDDED and settings.embedded_model is not None:
             chosen = _trained(settings.embedded_model, taxonomy, digest)
         else:

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 
 from doc_classify.classification.base import Classifier
 from doc_classify.errors import ConfigurationError
+from doc_classify.records import CASCADE
 from doc_classify.taxonomy import Taxonomy
 
 WORKER_GROUP = "doc_classify.classifiers"
@@ -26,7 +27,8 @@ AUTO = "auto"
 def classifier_names() -> list[str]:
     """Every name that ``--classifier`` takes."""
     groups = (WORKER_GROUP, BACKEND_GROUP)
-    return [AUTO, *sorted({entry.name for group in groups for entry in entry_points(group=group)})]
+    found = {entry.name for group in groups for entry in entry_points(group=group)}
+    return [AUTO, *sorted(found | {CASCADE})]
 
 
 def make_classifier(name: str, taxonomy: Taxonomy, model: bytes | None = None) -> Classifier:

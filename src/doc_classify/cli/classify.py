@@ -114,6 +114,7 @@ def classify_parallel(**options: Any) -> int:
             on_progress=how.progress.update,
             on_notice=how.progress.notice,
             on_choice=how.on_choice,
+            on_stage=how.progress.say,
         )
         return processor, partial(
             processor.process_directory,
@@ -152,6 +153,7 @@ def classify_async(**options: Any) -> int:
             on_progress=how.progress.update,
             on_notice=how.progress.notice,
             on_choice=how.on_choice,
+            on_stage=how.progress.say,
         )
         return processor, lambda: run_blocking(
             processor.process_directory_async(

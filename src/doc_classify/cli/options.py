@@ -54,12 +54,51 @@ def _classifier(function: _F) -> _F:
             click.option(
                 "--classifier",
                 metavar="NAME",
-                help="Which classifier decides: auto, embedded, ollama, openai or llamacpp.",
+                help="Which classifier decides: auto, embedded, ollama, openai, llamacpp, or "
+                "cascade: an LLM, and what learns from it.",
             ),
             click.option(
                 "--model",
                 metavar="NAME",
                 help="Model of an LLM; a file for llamacpp and for embedded.",
+            ),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def cascade_terms(function: _F) -> _F:
+    """The options that say what a cascade promises."""
+    for option in reversed(
+        (
+            click.option(
+                "--teacher",
+                metavar="NAME",
+                help="LLM of a cascade: ollama, openai or llamacpp [default: ollama].",
+            ),
+            click.option(
+                "--agreement",
+                type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                help="Share of documents to which a cascade gives the LLM's category "
+                "[default: 0.95].",
+            ),
+            click.option(
+                "--assurance",
+                type=click.FloatRange(0, 1, min_open=True, max_open=True),
+                help="Probability that it does [default: 0.95].",
+            ),
+            click.option(
+                "--guarantee",
+                type=click.Choice(["overall", "student"]),
+                help="Promise for all documents, or for those that the LLM is not asked about "
+                "[default: overall].",
+            ),
+            click.option(
+                "--if-hopeless",
+                type=click.Choice(["continue", "stop"]),
+                help="Where a cascade would save nothing: go on with the LLM alone, or stop "
+                "[default: continue].",
             ),
         )
     ):
@@ -92,6 +131,7 @@ def _what_and_how(function: _F, which: Callable[[_F], _F]) -> _F:
                 help="TOML or JSON file with categories and descriptions.",
             ),
             which,
+            cascade_terms,
             click.option("--reasoning", "include_reasoning", is_flag=True, help="Also say why."),
             click.option(
                 "--pages",
@@ -151,9 +191,7 @@ def settings_from(
     ):
         if value is None:
             continue
-        if settings.classifier not in fields:
-            raise ConfigurationError(
-                f"the classifier {settings.classifier} has no {what} to choose"
-            )
-        settings = settings.changed(**{fields[settings.classifier]: value})
+        if settings.asked not in fields:
+            raise ConfigurationError(f"the classifier {settings.asked} has no {what} to choose")
+        settings = settings.changed(**{fields[settings.asked]: value})
     return settings

@@ -101,6 +101,13 @@ class ProgressReport:
                 f"{rate:,.1f} documents/s\n"
             )
 
+    def say(self, text: str) -> None:
+        """Show something that is to be read, once."""
+        if self._bar:
+            self._bar.console.print(one_line(text), markup=False, highlight=False)
+        elif self._shown:
+            sys.stderr.write(f"{one_line(text)}\n")
+
     def notice(self, text: str | None) -> None:
         """Show what the run waits for; None when it is over."""
         if self._bar:

@@ -88,6 +88,8 @@ class Report:
         if self._as_json:
             data = stats_to_dict(stats) | {"interrupted": interrupted}
             data["export"] = None if exported is None else str(exported)
+            if lots := self._lots(stats):
+                data["cascade"] = {"lots": lots}
             data["error"] = None if error is None else str(error)
             click.echo(json.dumps(data))
         elif exported:
@@ -99,9 +101,18 @@ class Report:
         return EXIT_INTERRUPTED if interrupted else exit_code(stats)
 
     def _print(self, stats: RunStats, examples: Sequence[tuple[str, str, str]]) -> None:
-        from doc_classify.summary import print_summary
+        from doc_classify.summary import lot_lines, print_summary
 
         print_summary(stats, sys.stdout, failed_examples=examples)
+        for line in lot_lines(self._lots(stats)):
+            click.echo(line)
+
+    def _lots(self, stats: RunStats) -> list[dict[str, Any]]:
+        """The lots of a cascade, with their certificates; none of other runs."""
+        try:
+            return self._processor.store.lots(stats.run_id) if stats.run_id else []
+        except StorageError:
+            return []  # the counts are worth printing without them
 
     def _export(self, stats: RunStats, folder: Path, form: str) -> Path:
         return self._processor.export_results(folder / f"results_{stats.run_id}.{form}")

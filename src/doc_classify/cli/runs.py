@@ -26,6 +26,7 @@ from doc_classify.cli.options import (
     verbose,
 )
 from doc_classify.errors import ConfigurationError
+from doc_classify.records import STUDENT
 from doc_classify.settings import Settings
 from doc_classify.storage.base import ResultFilter, ResultRow, RunInfo, Store
 from doc_classify.terminal import one_line, shown_path
@@ -107,7 +108,7 @@ def runs(limit: int, database_url: str | None, as_json: bool, verbose: bool) -> 
 @verbose
 def status(run: str | None, database_url: str | None, as_json: bool, verbose: bool) -> int:
     """Show how a run stands (the newest, if none is named)."""
-    from doc_classify.summary import print_summary
+    from doc_classify.summary import lot_lines, print_summary
 
     with opened(database_url) as (store, settings):
         info = run_of(store, run)
@@ -118,6 +119,8 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
             standing = standing_of(store, info, settings)
         if as_json:
             data = info_to_dict(info)
+            if info.spec.teacher:
+                data["cascade"] = {"lots": store.lots(info.run_id)}
             click.echo(json.dumps(data | {"distributed": standing[0]} if standing else data))
             return 0
         state = _state(info)
@@ -131,6 +134,8 @@ def status(run: str | None, database_url: str | None, as_json: bool, verbose: bo
             ended = "Said last" if info.spec.door == DISTRIBUTED else "Ended with"
             click.echo(f"{ended}: {one_line(info.message)}")
         print_summary(info.stats, sys.stdout)
+        for line in lot_lines(store.lots(info.run_id)):
+            click.echo(line)
         if standing:
             click.echo("\n".join(standing[1]))
         elif info.stats.pending and state != "running":
@@ -191,6 +196,8 @@ def _line(row: ResultRow) -> str:
             what = f"{row.category} (corrected; the classifier said {row.predicted_category}{sure})"
         else:
             what = f"{row.category or row.status.value}{sure}"
+        if row.classifier == STUDENT:
+            what += ", by the student"
         if row.needs_review:
             what += ", for review"
         if row.duplicate_of:
@@ -270,6 +277,7 @@ def retry(
             database_url=database_url,
             workers=workers,
             classifier=info.spec.classifier,
+            teacher=info.spec.teacher or None,
             address=address,
             **limits,
         )
@@ -288,6 +296,7 @@ def retry(
         on_progress=progress.update,
         on_notice=progress.notice,
         on_choice=lambda reason: click.echo(f"Classifier {one_line(reason)}", err=True),
+        on_stage=progress.say,
     ) as processor:
         hint = " --database-url ..." if database_url else ""
         # Without a name it would be this very run, which knows only what it has reached.

@@ -56,6 +56,8 @@ def export_results(store: Store, run_id: str, path: Path, only: ResultFilter | N
     if info is None:
         raise ConfigurationError(f"there is no run {run_id!r}")
     header = {"run": run_to_dict(info), "filter": filter_to_dict(only)}
+    if info.spec.teacher:
+        header["cascade"] = {"lots": store.lots(info.run_id)}
     writer = writer_for(kind, header)
     with replacing(path) as stream, closing(store.results(info.run_id, only)) as rows:
         writer.write(rows, stream)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from doc_classify.classification import ClassifierInput
@@ -106,6 +106,26 @@ class Asking:
     def spent(self) -> Usage:
         """Everything that was asked so far, checks and documents without an outcome included."""
         return self._budget.spent
+
+    def count_as_spent(self, calls: int) -> None:
+        """Have requests of earlier runs count against the limit of this one."""
+        self._budget.lower(calls)
+
+    async def ask_again(
+        self,
+        documents: Sequence[ReadDocument],
+        put: Callable[[Outcome], Awaitable[None]],
+    ) -> None:
+        """Ask about a few documents once more, and hand on how each ended.
+
+        Raises:
+            ServerSetupError, SickModelError, BudgetReachedError: as :meth:`run` does.
+        """
+        queue: asyncio.Queue[ReadDocument | End] = asyncio.Queue()
+        for document in documents:
+            queue.put_nowait(document)
+        queue.put_nowait(End())
+        await self.run(queue, put)
 
     async def run(
         self,

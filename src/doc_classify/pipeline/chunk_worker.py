@@ -12,10 +12,12 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from doc_classify.classification.llm import LlmClassifier
@@ -24,19 +26,21 @@ from doc_classify.errors import (
     CannotGoOnError,
     ConfigurationError,
     DocClassifyError,
+    HopelessError,
     ServerError,
     ServerSetupError,
     SickModelError,
     StorageError,
 )
 from doc_classify.extraction.options import ExtractionOptions
+from doc_classify.pipeline.cascade_run import CascadeJobs, list_only
 from doc_classify.pipeline.equipment import Equipment
-from doc_classify.pipeline.plan import Plan
+from doc_classify.pipeline.plan import Plan, settings_of_run
 from doc_classify.pipeline.stages import Stages
 from doc_classify.records import FILE_SCHEME, Rejected, Source, uri_to_path
 from doc_classify.settings import Settings
 from doc_classify.storage.base import RunSpec
-from doc_classify.storage.chunks import FAILED, ChunkLedger, Claim
+from doc_classify.storage.chunks import FAILED, REST, SAMPLE, SETTLE, ChunkLedger, Claim
 from doc_classify.storage.store import SqlStore
 from doc_classify.taxonomy import Taxonomy
 
@@ -93,6 +97,7 @@ class ChunkWorker:
         self._runner: asyncio.Runner | None = None
         self._bench: _Bench | None = None
         self._run_id = ""
+        self._students: tempfile.TemporaryDirectory[str] | None = None
 
     def work(self, run_id: str, number: int) -> bool:
         """Do a chunk; False where there was nothing to do, since others have it or had it.
@@ -118,6 +123,9 @@ class ChunkWorker:
         """End the worker process and give back connections; safe to call twice."""
         runner, self._runner = self._runner, None
         bench, self._bench = self._bench, None
+        students, self._students = self._students, None
+        if students:
+            students.cleanup()
         if runner is None:
             return
         try:
@@ -138,10 +146,16 @@ class ChunkWorker:
         try:
             if claim.is_last:
                 self._give_up(claim)
+            elif claim.job:
+                await self._do_jobs(claims)
             else:
                 await self._process(claims)
             finished = [self._ledger.finish(claim) for claim in claims]
             return all(finished)
+        except HopelessError as error:
+            self._hand_back(claims, str(error))
+            self._ledger.end(run_id, FAILED, str(error))
+            raise
         except SickModelError as error:
             # Every chunk would end like this one: the run waits until somebody resumes it.
             self._hand_back(claims, str(error))
@@ -175,12 +189,15 @@ class ChunkWorker:
         last document that is read. So the next chunk is begun while the last one is being done.
         """
         claim = claims[0]
-        found = self._ledger.spec(claim.run_id)
-        if found is None:
-            raise ConfigurationError(f"there is no run {claim.run_id!r}")
-        spec = found[0]
-        self._look_for(claim, spec)
+        spec = self._spec(claim)
         bench = await self._prepared(claim.run_id, spec)
+        if bench.plan.promise:
+            listing = list_only(
+                self._store, bench.equipment, claim.run_id, self._sources(claims, spec), again=True
+            )
+            async for _ in listing:
+                pass
+            return
         # Whoever had the chunk before may have registered its files, and then handed it back.
         stages = Stages(
             self._store,
@@ -195,6 +212,50 @@ class ChunkWorker:
             # Broken off somewhere: places of requests may be taken, the budget may be spent.
             await self._put_away()
             raise
+
+    async def _do_jobs(self, claims: list[Claim]) -> None:
+        """Do a job of a cascade, and for a while others of the same kind."""
+        claim: Claim | None = claims[0]
+        bench = await self._prepared(claims[0].run_id, self._spec(claims[0]))
+        until = time.monotonic() + min(self._settings.stretch_seconds, self._lease / 2)
+        try:
+            while claim:
+                spec = self._spec(claim)
+                if self._students is None:
+                    self._students = tempfile.TemporaryDirectory(prefix="doc-classify-student-")
+                jobs = CascadeJobs(
+                    self._store,
+                    bench.equipment,
+                    claim.run_id,
+                    spec,
+                    Path(self._students.name),
+                    self._tell_stage,
+                )
+                if claim.job == SAMPLE:
+                    parts = await jobs.sample(self._settings.distributed_chunk_size)
+                    self._ledger.add_jobs(claim.run_id, REST, parts)
+                elif claim.job == SETTLE:
+                    await jobs.settle()
+                else:
+                    await jobs.rest(claim.part)
+                if claim.job != REST or time.monotonic() >= until:
+                    return
+                claim = self._ledger.claim_another(claim.run_id, self._holder, self._lease, REST)
+                if claim:
+                    claims.append(claim)
+        except DocClassifyError:
+            await self._put_away()
+            raise
+
+    def _tell_stage(self, text: str) -> None:
+        _logger.info("cascade: %s", text)
+
+    def _spec(self, claim: Claim) -> RunSpec:
+        found = self._ledger.spec(claim.run_id)
+        if found is None:
+            raise ConfigurationError(f"there is no run {claim.run_id!r}")
+        self._look_for(claim, found[0])
+        return found[0]
 
     def _sources(self, claims: list[Claim], spec: RunSpec) -> Iterator[Source]:
         """The files of the first chunk, then those of others as long as there is time."""
@@ -255,7 +316,7 @@ class ChunkWorker:
         self, spec: RunSpec, resources: AsyncExitStack
     ) -> tuple[Plan, LlmClassifier | None]:
         stored: Any = spec.settings
-        settings = self._settings.choosing(spec.classifier, stored.get("model"))
+        settings = settings_of_run(self._settings, spec)
         taxonomy = Taxonomy.from_dict(stored["taxonomy"], "stored run")
         reasoning = bool(stored["include_reasoning"])
         wait = _FIRST_WAIT
@@ -306,6 +367,10 @@ class ChunkWorker:
 
     def _give_up(self, claim: Claim) -> None:
         """Record the files of a chunk that has ended its workers again and again as failed."""
+        if claim.job:
+            reason = f"the job {claim.job!r} of the cascade was given up again and again"
+            self._ledger.end(claim.run_id, FAILED, reason)
+            return
         reason = f"its chunk was given up after {claim.attempts - 1} attempts"
         rejected = [Rejected(source.uri, "given_up", reason) for source in claim.sources]
         self._store.reject(claim.run_id, rejected, again=True)

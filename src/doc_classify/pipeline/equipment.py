@@ -11,6 +11,7 @@ from doc_classify.classification.llm import LlmClassifier
 from doc_classify.pipeline.asking import Asking
 from doc_classify.pipeline.copies import FETCH_THREADS
 from doc_classify.pipeline.isolation import IsolatedWorker
+from doc_classify.pipeline.messages import WorkerConfig
 from doc_classify.pipeline.plan import Plan
 from doc_classify.records import Usage
 
@@ -42,10 +43,8 @@ class Equipment:
         self.intake_thread = ThreadPoolExecutor(1, "intake")
         self.hash_threads = ThreadPoolExecutor(_HASH_THREADS, "hash")
         self.fetch_threads = ThreadPoolExecutor(FETCH_THREADS, "fetch")
-        self.workers = [
-            IsolatedWorker(plan.worker_config(), recycle_after=plan.recycle_after)
-            for _ in range(plan.workers)
-        ]
+        self._config = plan.worker_config()
+        self.workers = self._made()
         self.asking: Asking | None = None
         if classifier:
             self.asking = Asking(
@@ -55,6 +54,20 @@ class Equipment:
                 budget=plan.budget(),
                 on_notice=on_notice or (lambda _notice: None),
             )
+
+    async def employ(self, config: WorkerConfig) -> None:
+        """Have worker processes that are told something else; those of before are ended."""
+        if config == self._config:
+            return
+        await self.close_workers()
+        self._config = config
+        self.workers = self._made()
+
+    def _made(self) -> list[IsolatedWorker]:
+        return [
+            IsolatedWorker(self._config, recycle_after=self.plan.recycle_after)
+            for _ in range(self.plan.workers)
+        ]
 
     @property
     def spent(self) -> Usage | None:

@@ -87,6 +87,11 @@ class IsolatedWorker:
         self._stderr_task: asyncio.Task[None] | None = None
         self._served = 0
 
+    @property
+    def classifies(self) -> bool:
+        """Whether it also classifies what it reads."""
+        return self._config.classifies
+
     async def answer(
         self, requests: Sequence[Request]
     ) -> AsyncGenerator[tuple[int, Reply | Death]]:

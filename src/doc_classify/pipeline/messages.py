@@ -45,6 +45,7 @@ class WorkerConfig:
             only reads, and a server is asked for the category.
         model: content of the trained model's file, so that every worker of a run has the same;
             None where the classifier needs none.
+        student: file of a trained model that classifies instead; None elsewhere.
         include_reasoning: ask it for its reasons.
         memory_limit: address space in bytes.
         time_limit: seconds per document, after which the worker kills itself should the parent
@@ -58,6 +59,12 @@ class WorkerConfig:
     memory_limit: int
     time_limit: float
     model: bytes | None = field(default=None, repr=False)
+    student: str | None = None
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the worker does more than read."""
+        return self.classifier is not None or self.student is not None
 
     def encode(self) -> bytes:
         """The line that :meth:`decode` reads."""
@@ -71,6 +78,7 @@ class WorkerConfig:
                 "memory_limit": self.memory_limit,
                 "time_limit": self.time_limit,
                 "model": model,
+                "student": self.student,
             }
         )
 
@@ -167,7 +175,7 @@ class Reply:
             raise MessageError(f"{type(error).__name__}: {error}") from error
         except RecursionError:
             raise MessageError("nested too deep") from None
-        if config.classifier is None:
+        if not config.classifies:
             if classification or (extraction is None) == (failure is None):
                 raise MessageError("neither or both of text and failure")
         elif (classification is None) == (failure is None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from doc_classify.classification import Classifier
 from doc_classify.classification.budget import Budget
@@ -15,12 +16,26 @@ from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.ocr import check_languages
 from doc_classify.extraction.options import ExtractionOptions, PageSelection
 from doc_classify.pipeline.messages import WorkerConfig
-from doc_classify.records import Prices
+from doc_classify.records import CASCADE, Prices
 from doc_classify.settings import Settings
 from doc_classify.storage.base import RunSpec
 from doc_classify.taxonomy import Taxonomy
 
+if TYPE_CHECKING:
+    from doc_classify.classification.cascade import Promise
+
 _MEGABYTE = 1_000_000
+_ASKED_ALIKE = (
+    "llm_context",
+    "llm_document_tokens",
+    "agreement",
+    "assurance",
+    "guarantee",
+    "if_hopeless",
+)
+"""Settings of a run that decide what an LLM is asked and about what, hence the results."""
+_CASCADE_VERSION = 1
+"""To be raised with every change that can give a document of a cascade another result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +45,8 @@ class Plan:
     ``model`` is the classifier's model, as ``--model`` takes it; None where it has none. ``asks``
     says whether it is an LLM that is asked for each category; all others run in the worker
     processes, which get the content of the trained model's file (``trained``) where there is one.
+    Of a cascade, ``promise`` says what for, ``teacher`` names the LLM's classifier and
+    ``teacher_fingerprint`` is the key of the LLM's own results.
     """
 
     options: ExtractionOptions
@@ -55,6 +72,10 @@ class Plan:
     prices: Prices
     max_calls: int | None
     max_cost: float | None
+    promise: Promise | None = None
+    teacher: str = ""
+    teacher_fingerprint: str = ""
+    stops_if_hopeless: bool = False
 
     @classmethod
     def make(
@@ -91,21 +112,35 @@ class Plan:
                 "max_cost needs prices: set price_prompt and price_completion, each for a "
                 "million tokens"
             )
-        parts = [
+        parts: list[Any] = [
             options.key,
             taxonomy.fingerprint,
             classifier.name,
             classifier.fingerprint,
             include_reasoning,
         ]
+        fingerprint = _digest(parts)
+        cascade: dict[str, Any] = {}
+        if settings.classifier == CASCADE and asks:
+            from doc_classify.classification.cascade import Promise
+
+            promise = Promise(settings.agreement, settings.assurance, settings.guarantee)
+            cascade = {
+                "promise": promise,
+                "teacher": classifier.name,
+                "teacher_fingerprint": fingerprint,
+                "stops_if_hopeless": settings.if_hopeless == "stop",
+            }
+            parts = [fingerprint, asdict(promise), settings.max_llm_calls, _CASCADE_VERSION]
+            fingerprint = _digest(parts)
         return cls(
             options=options,
             taxonomy=taxonomy,
-            classifier=classifier.name,
+            classifier=CASCADE if cascade else classifier.name,
             model=_model(settings, classifier),
             asks=asks,
             trained=_trained(settings, classifier),
-            fingerprint=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16],
+            fingerprint=fingerprint,
             include_reasoning=include_reasoning,
             force=force,
             store_text=settings.store_text,
@@ -122,6 +157,7 @@ class Plan:
             prices=prices,
             max_calls=settings.max_llm_calls,
             max_cost=settings.max_cost,
+            **cascade,
         )
 
     def budget(self) -> Budget:
@@ -139,6 +175,14 @@ class Plan:
             memory_limit=self.memory_limit,
             time_limit=self.time_limit,
         )
+
+    def _cascade_settings(self) -> dict[str, object]:
+        if self.promise is None:
+            return {}
+        return asdict(self.promise) | {
+            "max_llm_calls": self.max_calls,
+            "if_hopeless": "stop" if self.stops_if_hopeless else "continue",
+        }
 
     def spec(self, source: str, door: str) -> RunSpec:
         """What is stored with the run: enough to repeat it, no secrets."""
@@ -160,10 +204,17 @@ class Plan:
                 "llm_context": self.llm_context,
                 "llm_document_tokens": self.llm_document_tokens,
                 "prices": asdict(self.prices),
-            },
+            }
+            | self._cascade_settings(),
             force=self.force,
             store_text=self.store_text,
+            teacher=self.teacher,
+            teacher_fingerprint=self.teacher_fingerprint,
         )
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _model(settings: Settings, classifier: Classifier | LlmClassifier) -> str | None:
@@ -200,4 +251,14 @@ def extraction_options(settings: Settings) -> ExtractionOptions:
         ocr_languages=settings.ocr_languages,
         attachments=settings.attachments,
         max_unpacked_bytes=settings.max_unpacked_mb * _MEGABYTE,
+    )
+
+
+def settings_of_run(settings: Settings, spec: RunSpec) -> Settings:
+    """The settings with which an earlier run classified; limits and addresses are as given."""
+    stored: Any = spec.settings
+    if spec.teacher:
+        settings = settings.changed(teacher=spec.teacher)
+    return settings.choosing(spec.classifier, stored.get("model")).changed(
+        **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
     )

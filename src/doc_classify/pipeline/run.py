@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.errors import BudgetReachedError
 from doc_classify.pipeline.equipment import Equipment
+from doc_classify.pipeline.intake import Entry
 from doc_classify.pipeline.plan import Plan
-from doc_classify.pipeline.stages import Entry, Stages
+from doc_classify.pipeline.stages import Stages
 from doc_classify.records import RunStats
 from doc_classify.storage.base import Store
 
@@ -61,7 +62,7 @@ class Run:
 
             async def closing(error: BaseException | None) -> None:
                 await equipment.close_workers()
-                state, message = _end(error)
+                state, message = how_it_ended(error)
                 stats = await equipment.in_store(
                     lambda: self._store.finish_run(
                         run_id, state, stages.elapsed(), message, equipment.spent
@@ -82,7 +83,7 @@ class Run:
         self._on_progress(stats)
 
 
-def _end(error: BaseException | None) -> tuple[str, str | None]:
+def how_it_ended(error: BaseException | None) -> tuple[str, str | None]:
     """The final state of a run, and why."""
     if error is None:
         return "finished", None

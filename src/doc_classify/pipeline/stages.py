@@ -7,6 +7,7 @@
                      └── chunks ──┘   └── texts ── ask an LLM ── outcomes ──┘
 
 Where an LLM decides, workers only extract, and the requests are sent from here (:mod:`.asking`).
+Where it decides only what others cannot, a :class:`Judge` says which that is (:mod:`.cascade_run`).
 All queues are bounded, so memory does not grow with the number of documents: a slow store holds
 back the workers or the LLM, and busy workers hold back the walk.
 """
@@ -19,40 +20,33 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from doc_classify.discovery import Skipped, hash_file, look_at
 from doc_classify.errors import (
     BudgetReachedError,
-    SourceChangedError,
-    SourceUnreadableError,
     StorageError,
     TimeLimitError,
-    TransientError,
     WorkerCrashError,
 )
 from doc_classify.pipeline.asking import End, ReadDocument
 from doc_classify.pipeline.copies import Copies, in_chunks
 from doc_classify.pipeline.equipment import Equipment
+from doc_classify.pipeline.intake import INTAKE_BATCH, Entry, Intake
 from doc_classify.pipeline.isolation import Death, IsolatedWorker
 from doc_classify.pipeline.messages import Reply, Request
 from doc_classify.records import (
+    Classification,
     Extraction,
     Failure,
     Outcome,
-    Rejected,
     RunStats,
-    Source,
     Timings,
-    is_object_uri,
 )
-from doc_classify.storage.base import Hashed, Store, Task
+from doc_classify.storage.base import Store, Task
 
 _T = TypeVar("_T")
-
-Entry = Source | Rejected | Skipped
 
 QUARANTINE_AFTER = 3
 """A document that killed this many workers, over all runs, is not tried again unless asked."""
@@ -60,8 +54,30 @@ QUARANTINE_AFTER = 3
 STOPPED = (asyncio.CancelledError, BudgetReachedError)
 """What ends the work on purpose; everything else is a failure."""
 
-_INTAKE_BATCH = 200
-_FLUSH_SECONDS = 1.0
+_FLUSH_SECONDS, _FLUSH_SOON = 1.0, 0.1
+"""The second where each outcome may be an LLM's answer that nobody wants to ask for again."""
+
+
+class Judge(Protocol):
+    """Decides between what a worker has found and an LLM. Called in the event loop."""
+
+    async def before(
+        self, read: ReadDocument, found: Classification | None
+    ) -> Sequence[Outcome] | None:
+        """What a document that was read comes to; None where the LLM has to be asked.
+
+        ``found`` is what the worker makes of it, None where it only reads. Nothing at all: it
+        comes to something later, with another document.
+        """
+        ...
+
+    async def after(self, outcome: Outcome) -> Sequence[Outcome]:
+        """What is to be recorded when there is an outcome of any kind."""
+        ...
+
+    async def record(self, outcomes: Sequence[Outcome], seconds: float) -> RunStats:
+        """Store outcomes, in place of :meth:`.Store.record`."""
+        ...
 
 
 class Stages:
@@ -74,6 +90,7 @@ class Stages:
         again: an earlier attempt at these entries was broken off: what it has registered and not
             finished is done now.
         taken_in: entries that are asked for at a time; no more are until most of them are done.
+        judge: who says which documents the LLM is asked about; None: about all.
         on_progress: called in the event loop with the stats as committed.
     """
 
@@ -84,15 +101,15 @@ class Stages:
         run_id: str,
         *,
         again: bool = False,
-        taken_in: int = _INTAKE_BATCH,
+        taken_in: int = INTAKE_BATCH,
+        judge: Judge | None = None,
         on_progress: Callable[[RunStats], None] | None = None,
     ) -> None:
         plan = equipment.plan
-        self._taken_in = taken_in
         self._store = store
         self._equipment = equipment
         self._plan = plan
-        self._again = again
+        self._judge = judge
         self._on_progress = on_progress or (lambda _stats: None)
         self._stopping = threading.Event()
         self._copies = Copies(self._stopping)
@@ -104,6 +121,16 @@ class Stages:
         self._numbers = itertools.count()
         self.run_id = run_id
         self.stats = RunStats(run_id=run_id)
+        self._intake = Intake(
+            store,
+            equipment,
+            run_id,
+            lambda: self.stats,
+            copies=self._copies,
+            stopping=self._stopping,
+            again=again,
+            taken_in=taken_in,
+        )
 
     async def work(
         self,
@@ -122,7 +149,15 @@ class Stages:
             ServerSetupError: the LLM server cannot be used, or did not come back.
             BudgetReachedError: nothing more may be spent on the LLM.
         """
-        producing = asyncio.create_task(self._produce(iter(entries)))
+        await self.work_on(self._intake.tasks(iter(entries)), closing)
+
+    async def work_on(
+        self,
+        batches: AsyncIterable[list[Task]],
+        closing: Callable[[BaseException | None], Awaitable[None]] | None = None,
+    ) -> None:
+        """The same for what is registered already: tasks, in batches of any size."""
+        producing = asyncio.create_task(self._produce(batches))
         recording = asyncio.create_task(self._record())
         error: BaseException | None = None
         try:
@@ -138,12 +173,12 @@ class Stages:
             await asyncio.shield(self._close(producing, recording, closing, error))
             self._copies.close()
 
-    async def _produce(self, entries: Iterator[Entry]) -> None:
+    async def _produce(self, batches: AsyncIterable[list[Task]]) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._take_in(entries))
+                group.create_task(self._take_in(batches))
                 if self._asking:
-                    group.create_task(self._asking.run(self._texts, self._outcomes.put))
+                    group.create_task(self._asking.run(self._texts, self._put))
                 workers = [
                     group.create_task(self._work(worker)) for worker in self._equipment.workers
                 ]
@@ -177,59 +212,13 @@ class Stages:
             if error is None or isinstance(error, STOPPED):
                 raise  # else the error that stopped the work is the one to report
 
-    # --- intake -------------------------------------------------------------------------------
-
-    async def _take_in(self, entries: Iterator[Entry]) -> None:
-        loop = asyncio.get_running_loop()
-        while batch := await loop.run_in_executor(
-            self._equipment.intake_thread, lambda: list(itertools.islice(entries, self._taken_in))
-        ):
-            sources = [entry for entry in batch if isinstance(entry, Source)]
-            rejected = [entry for entry in batch if isinstance(entry, Rejected)]
-            skipped = sum(isinstance(entry, Skipped) for entry in batch)
-            known = await self._in_store(partial(self._store.known_hashes, sources))
-            hashed, unreadable = await loop.run_in_executor(
-                self._equipment.intake_thread, self._hash, sources, known
-            )
-            tasks = await self._in_store(
-                partial(self._register, hashed, rejected + unreadable, skipped)
-            )
+    async def _take_in(self, batches: AsyncIterable[list[Task]]) -> None:
+        async for tasks in batches:
             self._on_progress(self.stats)
-            to_read = {task.source.uri for task in tasks if task.extraction is None}
-            self._copies.drop(
-                source
-                for source, sha256 in zip(sources, known, strict=True)
-                if sha256 is None and source.uri not in to_read
-            )
             for chunk in in_chunks(tasks, self._plan.chunk_size):
                 await self._chunks.put(chunk)
         for _ in range(self._plan.workers):
             await self._chunks.put(End())
-
-    def _register(
-        self, hashed: Sequence[Hashed], rejected: Sequence[Rejected], skipped: int
-    ) -> list[Task]:
-        if rejected or skipped:
-            self.stats.seen += self._store.reject(self.run_id, rejected, skipped, again=self._again)
-        registration = self._store.register(self.run_id, hashed, again=self._again)
-        self.stats.seen += sum(registration.statuses.values())
-        return registration.tasks
-
-    def _hash(
-        self, sources: Sequence[Source], known: Sequence[str | None]
-    ) -> tuple[list[Hashed], list[Rejected]]:
-        equipment = self._equipment
-        hashing = [
-            (
-                equipment.fetch_threads if is_object_uri(source.uri) else equipment.hash_threads
-            ).submit(_hash_one, source, sha256, self._stopping, self._copies)
-            for source, sha256 in zip(sources, known, strict=True)
-        ]
-        results = [future.result() for future in hashing]
-        return (
-            [result for result in results if isinstance(result, Hashed)],
-            [result for result in results if isinstance(result, Rejected)],
-        )
 
     # --- workers ------------------------------------------------------------------------------
 
@@ -246,13 +235,13 @@ class Stages:
         missing = await self._copies.provide(chunk)
         for task in chunk:
             if failure := missing.get(task.document_id):
-                await self._outcomes.put(_failed(task, failure, crashes=task.crashes))
+                await self._put(_failed(task, failure, crashes=task.crashes))
             elif outcome := self._decided(task):
                 self._copies.drop([task.source])
-                await self._outcomes.put(outcome)
-            elif self._asking and isinstance(task.extraction, Extraction):
+                await self._put(outcome)
+            elif not worker.classifies and isinstance(task.extraction, Extraction):
                 stored = ReadDocument(task, task.extraction, False, Timings(), task.crashes)
-                await self._texts.put(stored)
+                await self._to_llm(stored, None)
             else:
                 waiting.append(task)
         deaths: dict[int, int] = {}
@@ -284,17 +273,18 @@ class Stages:
                     if answer.timed_out or deaths[task.document_id] > 1:
                         self._copies.drop([waiting.popleft().source])
                         kind = TimeLimitError.kind if answer.timed_out else WorkerCrashError.kind
-                        await self._outcomes.put(
-                            _failed(task, Failure(kind, answer.reason), died + 1, busy)
-                        )
+                        await self._put(_failed(task, Failure(kind, answer.reason), died + 1, busy))
 
     async def _hand_on(self, task: Task, reply: Reply, crashes: int) -> None:
         """Give a worker's answer to the LLM, where that has yet to decide, else to the recorder."""
-        if self._asking and reply.extraction:
-            read = ReadDocument(task, reply.extraction, True, reply.timings, crashes)
-            await self._texts.put(read)
+        stored = task.extraction if isinstance(task.extraction, Extraction) else None
+        extraction = reply.extraction or stored
+        if self._asking and extraction:
+            fresh = reply.extraction is not None
+            read = ReadDocument(task, extraction, fresh, reply.timings, crashes)
+            await self._to_llm(read, reply.classification)
             return
-        await self._outcomes.put(
+        await self._put(
             Outcome(
                 document_id=task.document_id,
                 file_id=task.file_id,
@@ -306,8 +296,25 @@ class Stages:
             )
         )
 
+    async def _to_llm(self, read: ReadDocument, found: Classification | None) -> None:
+        decided = await self._judge.before(read, found) if self._judge else None
+        if decided is None:
+            await self._texts.put(read)
+            return
+        for outcome in decided:
+            await self._put(outcome)
+
+    async def _put(self, outcome: Outcome) -> None:
+        """Hand an outcome to the recorder."""
+        for kept in await self._judge.after(outcome) if self._judge else [outcome]:
+            await self._outcomes.put(kept)
+
     def _decided(self, task: Task) -> Outcome | None:
         """The outcome of a task that no worker needs to see."""
+        if isinstance(task.answer, Classification):
+            return Outcome(
+                task.document_id, task.file_id, task.answer, decided_by=self._plan.teacher
+            )
         if isinstance(task.extraction, Failure):
             return _failed(task, task.extraction, crashes=task.crashes)
         if task.crashes >= QUARANTINE_AFTER and not self._plan.force:
@@ -326,7 +333,7 @@ class Stages:
         batch: list[Outcome] = []
         ended = False
         while not ended:
-            deadline = time.monotonic() + _FLUSH_SECONDS
+            deadline = time.monotonic() + (_FLUSH_SOON if self._judge else _FLUSH_SECONDS)
             while len(batch) < self._plan.batch_size:
                 try:
                     async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -338,11 +345,16 @@ class Stages:
                     break
                 batch.append(item)
             if batch:
-                self.stats = await self._in_store(
-                    partial(self._store.record, self.run_id, batch, seconds=self.elapsed())
-                )
+                self.stats = await self._store_outcomes(batch)
                 self._on_progress(self.stats)
                 batch = []
+
+    async def _store_outcomes(self, batch: Sequence[Outcome]) -> RunStats:
+        if self._judge:
+            return await self._judge.record(batch, self.elapsed())
+        return await self._in_store(
+            partial(self._store.record, self.run_id, batch, seconds=self.elapsed())
+        )
 
     def elapsed(self) -> float:
         """Seconds since the work was begun."""
@@ -350,25 +362,6 @@ class Stages:
 
     async def _in_store(self, work: Callable[[], _T]) -> _T:
         return await self._equipment.in_store(work)
-
-
-def _hash_one(
-    source: Source, known: str | None, stopping: threading.Event, copies: Copies
-) -> Hashed | Rejected:
-    if known is not None:
-        return Hashed(source, known)
-    hash_source = copies.hash if is_object_uri(source.uri) else hash_file
-    try:
-        if stopping.is_set():
-            raise SourceUnreadableError("the run was stopped")
-        try:
-            return Hashed(source, hash_source(source))
-        except SourceChangedError:
-            # It changed after it was listed; what it is now is as good.
-            now = look_at(source.uri)
-            return Hashed(now, hash_source(now)) if isinstance(now, Source) else now
-    except TransientError as error:
-        return Rejected(source.uri, error.kind, str(error))
 
 
 def _failed(task: Task, failure: Failure, crashes: int, busy: float = 0.0) -> Outcome:

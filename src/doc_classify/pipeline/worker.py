@@ -46,8 +46,12 @@ def main() -> int:
     die_with_parent()  # where the kernel cannot do it, the alarm does
     config = WorkerConfig.decode(requests.readline())
     _limit(config)
-    classifier = None
-    if config.classifier is not None:
+    classifier: Classifier | None = None
+    if config.student is not None:
+        from doc_classify.classification.student import StudentClassifier
+
+        classifier = StudentClassifier.from_file(Path(config.student))
+    elif config.classifier is not None:
         classifier = make_classifier(config.classifier, config.taxonomy, config.model)
     replies.write(READY)
     replies.flush()

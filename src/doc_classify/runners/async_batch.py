@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from doc_classify.discovery import of_paths
-from doc_classify.pipeline.stages import Entry
+from doc_classify.pipeline.intake import Entry
 from doc_classify.records import RunStats
 from doc_classify.runners.base import Processor
 from doc_classify.settings import Settings
@@ -35,6 +35,7 @@ class AsyncBatchProcessor(Processor):
         on_notice: called with what the run waits for, and with None when that is over.
         on_choice: called once, before the first document, with the classifier that was chosen and
             why; default: a log record.
+        on_stage: called with what a cascade does next; default: a log record.
 
     Raises:
         ConfigurationError: a setting cannot be used.
@@ -55,6 +56,7 @@ class AsyncBatchProcessor(Processor):
         on_progress: Callable[[RunStats], None] | None = None,
         on_notice: Callable[[str | None], None] | None = None,
         on_choice: Callable[[str], None] | None = None,
+        on_stage: Callable[[str], None] | None = None,
     ) -> None:
         super().__init__(
             use_database=use_database,
@@ -68,6 +70,7 @@ class AsyncBatchProcessor(Processor):
             on_progress=on_progress,
             on_notice=on_notice,
             on_choice=on_choice,
+            on_stage=on_stage,
         )
         self.deduplicate = deduplicate
 

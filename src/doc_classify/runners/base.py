@@ -10,24 +10,24 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Self, TextIO
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TextIO
 
 from doc_classify.classification.llm import LlmClassifier
 from doc_classify.classification.opening import open_classifier, taxonomy_of
 from doc_classify.discovery import location, of_paths, of_uri, walk
 from doc_classify.errors import ConfigurationError
 from doc_classify.extraction.options import ExtractionOptions
-from doc_classify.pipeline.plan import Plan
+from doc_classify.pipeline.intake import Entry
+from doc_classify.pipeline.plan import Plan, settings_of_run
 from doc_classify.pipeline.run import Run
-from doc_classify.pipeline.stages import Entry
 from doc_classify.records import RunStats, display_name
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage import open_store, temporary_store
 from doc_classify.storage.base import ResultFilter, Store
 from doc_classify.taxonomy import Taxonomy
 
-_ASKED_ALIKE = ("llm_context", "llm_document_tokens")
-"""Settings of a run that decide what an LLM is asked, hence what it answers."""
+if TYPE_CHECKING:
+    from doc_classify.pipeline.cascade_run import CascadeRun
 
 _logger = logging.getLogger("doc_classify")
 
@@ -46,6 +46,7 @@ class Processor:
         on_notice: called with what the run waits for, and with None when that is over.
         on_choice: called once, before the first document, with the classifier that was chosen and
             why; default: a log record.
+        on_stage: called with what a cascade does next; default: a log record.
 
     Raises:
         ConfigurationError: a setting cannot be used.
@@ -63,6 +64,7 @@ class Processor:
         on_progress: Callable[[RunStats], None] | None,
         on_notice: Callable[[str | None], None] | None,
         on_choice: Callable[[str], None] | None,
+        on_stage: Callable[[str], None] | None,
     ) -> None:
         base = settings or load_settings()
         given = {name: value for name, value in changes.items() if value is not None}
@@ -74,6 +76,7 @@ class Processor:
         self._on_progress = on_progress
         self._on_notice = on_notice
         self._on_choice = on_choice or (lambda reason: _logger.info("classifier: %s", reason))
+        self._on_stage = on_stage or (lambda text: _logger.info("cascade: %s", text))
         self._resources = contextlib.ExitStack()
         self._store: Store | None = None
         self.use_database = use_database
@@ -123,9 +126,7 @@ class Processor:
             source,
             include_reasoning=bool(stored["include_reasoning"]),
             force=True,
-            settings=self._settings.choosing(info.spec.classifier, stored.get("model")).changed(
-                **{name: stored[name] for name in _ASKED_ALIKE if name in stored}
-            ),
+            settings=settings_of_run(self._settings, info.spec),
             taxonomy=Taxonomy.from_dict(stored["taxonomy"], "stored run"),
             options=ExtractionOptions.from_dict(stored["extraction"]),
             digest=stored.get("model_digest"),
@@ -162,13 +163,26 @@ class Processor:
                 plan = replace(plan, store_text=False)
             self._on_choice(chosen.reason)
             llm = chosen.classifier if isinstance(chosen.classifier, LlmClassifier) else None
-            run = Run(
-                self.store,
-                plan,
-                classifier=llm,
-                on_progress=self._on_progress,
-                on_notice=self._on_notice,
-            )
+            run: Run | CascadeRun
+            if plan.promise and llm:
+                from doc_classify.pipeline.cascade_run import CascadeRun
+
+                run = CascadeRun(
+                    self.store,
+                    plan,
+                    classifier=llm,
+                    on_progress=self._on_progress,
+                    on_notice=self._on_notice,
+                    on_stage=self._on_stage,
+                )
+            else:
+                run = Run(
+                    self.store,
+                    plan,
+                    classifier=llm,
+                    on_progress=self._on_progress,
+                    on_notice=self._on_notice,
+                )
             try:
                 await run.execute(entries, source, self.door)
             finally:

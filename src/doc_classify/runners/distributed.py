@@ -21,7 +21,7 @@ from doc_classify.errors import (
 )
 from doc_classify.export import row_to_dict
 from doc_classify.pipeline.plan import extraction_options
-from doc_classify.records import Rejected, Source, display_name
+from doc_classify.records import CASCADE, Rejected, Source, display_name
 from doc_classify.settings import Settings, load_settings
 from doc_classify.storage.base import ResultFilter, RunInfo, RunSpec
 from doc_classify.storage.chunks import CANCELLED, ChunkLedger
@@ -324,6 +324,16 @@ class CeleryDistributedProcessor:
         """How the run is to classify; which model that means, the first worker settles."""
         settings = self._settings
         options = extraction_options(settings)
+        terms: dict[str, object] = {}
+        if settings.classifier == CASCADE:
+            if settings.max_llm_calls is not None or settings.guarantee == "student":
+                raise ConfigurationError(
+                    "a cascade of many machines has neither max_llm_calls nor the guarantee for "
+                    "the student's share, for which the student has to see everything first: "
+                    "classify-parallel and classify-async have them"
+                )
+            names = ("agreement", "assurance", "guarantee", "if_hopeless")
+            terms = {name: getattr(settings, name) for name in names}
         return RunSpec(
             source=source,
             door=DOOR,
@@ -337,9 +347,11 @@ class CeleryDistributedProcessor:
                 "include_reasoning": include_reasoning,
                 "prices": asdict(settings.prices),
                 **_model(settings),
+                **terms,
             },
             force=force,
             store_text=self._store_text,
+            teacher=settings.teacher if terms else "",
         )
 
     def _submit(

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from doc_classify.records import (
+    Classification,
     Extraction,
     Failure,
     FileStatus,
@@ -42,6 +43,8 @@ class RunSpec:
         settings: JSON-ready settings, without secrets; enough to repeat the run.
         force: do again what is done already.
         store_text: keep the extracted text.
+        teacher: name of the LLM's classifier in a cascade; "" elsewhere.
+        teacher_fingerprint: key of the results that the LLM would give alone.
     """
 
     source: str
@@ -53,6 +56,8 @@ class RunSpec:
     settings: dict[str, object]
     force: bool = False
     store_text: bool = True
+    teacher: str = ""
+    teacher_fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Task:
             the file again; or the failure recorded when it was read.
         crashes: workers that died on the document in earlier attempts under this fingerprint.
         sha256: of the document, as it was when it was registered.
+        answer: what the LLM of a cascade has said of the document before, None where nothing.
     """
 
     document_id: int
@@ -80,6 +86,7 @@ class Task:
     extraction: Extraction | Failure | None = None
     crashes: int = 0
     sha256: str = ""
+    answer: Classification | Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +190,14 @@ class Store(Protocol):
         """Those of the hashes that :meth:`register` would find ``already_done``."""
         ...
 
-    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
+    def register(
+        self,
+        run_id: str,
+        seen: Sequence[Hashed],
+        *,
+        again: bool = False,
+        only_listed: bool = False,
+    ) -> Registration:
         """Record files seen by a run and decide what each one means, in one transaction.
 
         A file registered by this run before is left out (a repeat does no harm); with ``again``,
@@ -191,6 +205,7 @@ class Store(Protocol):
         of a document in the run is a task (``pending``) unless a result under the run's
         fingerprint exists (``already_done``; failures that a retry may mend are tasks again, and
         with ``force`` everything is). Further files of the document are ``duplicate``.
+        ``only_listed``: the tasks are not asked for yet.
         """
         ...
 
@@ -254,6 +269,13 @@ class Store(Protocol):
 
     def task_files(self, run_id: str, only: ResultFilter) -> Iterator[Source]:
         """The files that match, one per document: what a retry has to take again."""
+        ...
+
+    def lots(self, run_id: str) -> list[dict[str, Any]]:
+        """What is known of the lots of a cascade's run, JSON-ready; empty for other runs.
+
+        Their samples, certificate, outcome and audits, as ``docs/cascade.md`` describes them.
+        """
         ...
 
     def close(self) -> None:

@@ -38,6 +38,10 @@ OPEN = (SUBMITTING, RUNNING)
 
 _PENDING, _CLAIMED, _DONE = "pending", "claimed", "done"
 
+SAMPLE, REST, SETTLE = "sample", "rest", "settle"
+"""Jobs of a cascade, one after the other, when all files are listed: one chunk draws, asks and
+certifies; many decide about the rest; one closes the lots."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -47,6 +51,8 @@ class Claim:
         attempts: times that the chunk was claimed, this one included.
         token: tells this claim from all others.
         sources: the chunk's files as they were when the run was submitted.
+        job: what is to be done in place of files, None where these are what there is to do.
+        part: which part of the job.
     """
 
     run_id: str
@@ -54,6 +60,8 @@ class Claim:
     attempts: int
     token: str
     sources: tuple[Source, ...]
+    job: str | None = None
+    part: tuple[int, ...] = ()
 
     @property
     def is_last(self) -> bool:
@@ -123,6 +131,16 @@ class ChunkLedger:
 
         return self._store.write(work)
 
+    def add_jobs(self, run_id: str, job: str, parts: Sequence[tuple[int, ...]]) -> None:
+        """Add chunks of a job, all or none; none where the run has that job already."""
+
+        def work(connection: Connection) -> None:
+            _lock(connection, run_id)
+            if job not in _jobs(connection, run_id):
+                _add_jobs(connection, run_id, job, parts)
+
+        self._store.write(work)
+
     def sent(self, run_id: str, numbers: Sequence[int]) -> None:
         """Note that the broker was told of these chunks."""
 
@@ -176,6 +194,8 @@ class ChunkLedger:
                 stored,
                 classifier=spec.classifier,
                 fingerprint=spec.fingerprint,
+                teacher=spec.teacher,
+                teacher_fingerprint=spec.teacher_fingerprint,
                 settings=stored.settings | {"model": spec.settings.get("model")},
             )
             connection.execute(
@@ -218,15 +238,20 @@ class ChunkLedger:
             if not taken.rowcount:
                 return None
             row = connection.execute(
-                select(chunks.c.entries, chunks.c.attempts).where(
+                select(chunks.c.entries, chunks.c.attempts, chunks.c.job).where(
                     chunks.c.run_id == run_id, chunks.c.number == number
                 )
             ).one()
+            if row.job:
+                part = tuple(json.loads(row.entries))
+                return Claim(run_id, number, row.attempts, token, (), row.job, part)
             return Claim(run_id, number, row.attempts, token, _decode(row.entries))
 
         return self._store.write(work)
 
-    def claim_another(self, run_id: str, holder: str, lease: float) -> Claim | None:
+    def claim_another(
+        self, run_id: str, holder: str, lease: float, job: str | None = None
+    ) -> Claim | None:
         """Take a chunk of the run that nobody has begun, whatever messages are under way.
 
         The last ones first: messages come in the order of the numbers, and so meet these late.
@@ -236,7 +261,10 @@ class ChunkLedger:
             query = (
                 select(chunks.c.number)
                 .where(
-                    chunks.c.run_id == run_id, chunks.c.state == _PENDING, chunks.c.attempts == 0
+                    chunks.c.run_id == run_id,
+                    chunks.c.state == _PENDING,
+                    chunks.c.attempts == 0,
+                    chunks.c.job == job if job else chunks.c.job.is_(None),
                 )
                 .order_by(chunks.c.number.desc())
                 .limit(1)
@@ -453,9 +481,18 @@ def _lock(connection: Connection, run_id: str) -> None:
 
 
 def _finish_if_done(connection: Connection, run_id: str) -> None:
-    """Close the run when all of it was submitted and every chunk is done."""
+    """Close the run when all of it was submitted and every chunk is done.
+
+    Of a cascade, what comes next is one of its jobs, until there are no more.
+    """
     row = connection.execute(select(runs).where(runs.c.id == run_id)).one()
     if row.state == RUNNING and row.chunks_done >= row.chunks:
+        if row.spec.get("teacher") and row.chunks:
+            there = _jobs(connection, run_id)
+            for job in (SAMPLE, SETTLE):
+                if job not in there:
+                    _add_jobs(connection, run_id, job, [()])
+                    return
         at = now()
         elapsed = datetime.fromisoformat(at) - datetime.fromisoformat(row.started)
         connection.execute(
@@ -471,6 +508,33 @@ def _finish_if_done(connection: Connection, run_id: str) -> None:
         # What was wrong on the way is over.
         over = update(runs).where(runs.c.id == run_id, _may_be_told())
         connection.execute(over.values(message=None))
+
+
+def _jobs(connection: Connection, run_id: str) -> set[str]:
+    query = select(chunks.c.job).where(chunks.c.run_id == run_id, chunks.c.job.is_not(None))
+    return set(connection.execute(query.distinct()).scalars())
+
+
+def _add_jobs(
+    connection: Connection, run_id: str, job: str, parts: Sequence[tuple[int, ...]]
+) -> None:
+    first = connection.execute(select(runs.c.chunks).where(runs.c.id == run_id)).scalar_one()
+    rows = [
+        {
+            "run_id": run_id,
+            "number": first + number,
+            "entries": json.dumps(part),
+            "files": 0,
+            "job": job,
+            "state": _PENDING,
+            "attempts": 0,
+        }
+        for number, part in enumerate(parts)
+    ]
+    if rows:
+        connection.execute(insert(chunks), rows)
+        added = update(runs).where(runs.c.id == run_id)
+        connection.execute(added.values(chunks=runs.c.chunks + len(rows), heartbeat=now()))
 
 
 def clock(connection: Connection) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Subquery, and_, case, func, select
 
 from doc_classify.records import (
+    STUDENT,
     CategoryStats,
     Failure,
     FileStatus,
@@ -106,7 +107,10 @@ def add_breakdowns(connection: Connection, run_id: str, spec: RunSpec, stats: Ru
     held = holding(connection, spec.categories)
     category = _category(held)
     # The score is that of the category which the classifier had found.
-    own = held.c.document_id.is_(None)
+    own: ColumnElement[bool] = held.c.document_id.is_(None)
+    if spec.teacher:
+        # The student's are of another kind: only the LLM's go into a mean.
+        own = and_(own, results.c.classifier != STUDENT)
     score, confidence = (case((own, column)) for column in (results.c.score, results.c.confidence))
     query = (
         _query(

@@ -33,38 +33,33 @@ def record(
     spec: RunSpec,
     outcomes: Sequence[Outcome],
     seconds: float,
+    *,
+    keep_text: bool = False,
 ) -> None:
-    """See :meth:`doc_classify.storage.base.Store.record`."""
+    """See :meth:`doc_classify.storage.base.Store.record`.
+
+    What the LLM of a cascade was asked is stored under its own key as well, also about documents
+    that are no work of this run. ``keep_text``: keep it, whatever the run does otherwise.
+    """
     lock_run(connection, run_id)
     by_file = {outcome.file_id: outcome for outcome in outcomes}
     pending = _pending(connection, run_id, list(by_file))
     new = [outcome for outcome in by_file.values() if outcome.file_id in pending]
+    kept = list(by_file.values()) if spec.teacher_fingerprint else new
     at = now()
     upsert(
         connection,
         results,
-        [_result_row(run_id, spec, outcome, at) for outcome in new],
+        [_result_row(run_id, spec, outcome, at) for outcome in new]
+        + [
+            _result_row(run_id, spec, outcome, at) | {"fingerprint": spec.teacher_fingerprint}
+            for outcome in kept
+            if spec.teacher_fingerprint and outcome.usage
+        ],
         key=("document_id", "fingerprint"),
         keep_success=True,
     )
-    upsert(
-        connection,
-        extractions,
-        [row for outcome in new if (row := _extraction_row(spec, outcome))],
-        key=("document_id", "extraction_key"),
-        keep_success=True,
-    )
-    if spec.store_text:
-        rows = [
-            {
-                "document_id": outcome.document_id,
-                "extraction_key": spec.extraction_key,
-                "pages": pages_to_text(outcome.extraction.pages),
-            }
-            for outcome in new
-            if outcome.extraction
-        ]
-        upsert(connection, texts, rows, key=("document_id", "extraction_key"))
+    store_read(connection, spec, kept, keep_text=keep_text)
     _set_statuses(connection, run_id, new)
     statuses = Counter(_status(outcome) for outcome in new)
     extracted = [outcome.extraction for outcome in new if outcome.extraction]
@@ -90,6 +85,30 @@ def record(
     connection.execute(
         update(runs).where(runs.c.id == run_id).values(seconds=finite(seconds) or 0.0)
     )
+
+
+def store_read(
+    connection: Connection, spec: RunSpec, outcomes: Sequence[Outcome], *, keep_text: bool
+) -> None:
+    """Keep what was read of documents, and their text where the run keeps it or it is needed."""
+    upsert(
+        connection,
+        extractions,
+        [row for outcome in outcomes if (row := _extraction_row(spec, outcome))],
+        key=("document_id", "extraction_key"),
+        keep_success=True,
+    )
+    if spec.store_text or keep_text:
+        rows = [
+            {
+                "document_id": outcome.document_id,
+                "extraction_key": spec.extraction_key,
+                "pages": pages_to_text(outcome.extraction.pages),
+            }
+            for outcome in outcomes
+            if outcome.extraction
+        ]
+        upsert(connection, texts, rows, key=("document_id", "extraction_key"))
 
 
 def read_stats(connection: Connection, run_id: str) -> RunStats:
@@ -174,7 +193,7 @@ def _result_row(run_id: str, spec: RunSpec, outcome: Outcome, at: str) -> dict[s
         "document_id": outcome.document_id,
         "fingerprint": spec.fingerprint,
         "run_id": run_id,
-        "classifier": spec.classifier,
+        "classifier": outcome.decided_by or spec.teacher or spec.classifier,
         "extraction_key": spec.extraction_key,
         "category": classification and clean(classification.category),
         "score": finite(classification.score) if classification else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
@@ -45,7 +45,13 @@ _FAILED_REJECTIONS = frozenset({"unreadable", "vanished", "changed", "given_up"}
 
 
 def register(
-    connection: Connection, run_id: str, spec: RunSpec, seen: Sequence[Hashed], *, again: bool
+    connection: Connection,
+    run_id: str,
+    spec: RunSpec,
+    seen: Sequence[Hashed],
+    *,
+    again: bool,
+    only_listed: bool = False,
 ) -> Registration:
     """See :meth:`doc_classify.storage.base.Store.register`."""
     lock_run(connection, run_id)
@@ -110,7 +116,8 @@ def register(
         bytes=sum(hashed.source.size for hashed in work),
         **{COUNTER_OF[s]: n for s, n in statuses.items() if s in COUNTER_OF},
     )
-    tasks = _tasks(connection, spec, work + left, document_of, file_of)
+    due = [] if only_listed else work + left
+    tasks = tasks_for(connection, spec, due, document_of, file_of)
     return Registration(tasks, dict(statuses), already_failed)
 
 
@@ -307,13 +314,22 @@ def _failures(connection: Connection, fingerprint: str, ids: Sequence[int]) -> d
     return found
 
 
-def _tasks(
+def tasks_for(
     connection: Connection,
     spec: RunSpec,
     work: Sequence[Hashed],
-    document_of: dict[str, int],
-    file_of: dict[str, int],
+    document_of: Mapping[str, int],
+    file_of: Mapping[str, int],
 ) -> list[Task]:
+    """What there is to do for documents, with what is stored of them already.
+
+    Args:
+        connection: of a transaction.
+        spec: of the run.
+        work: a file of each document.
+        document_of: id of a document by its hash.
+        file_of: id of a file by its URI.
+    """
     ids = [document_of[hashed.sha256] for hashed in work]
     stored: dict[int, Extraction | Failure] = {}
     crashes: dict[int, int] = {}

@@ -161,6 +161,8 @@ chunks = Table(
     # [[uri, size, mtime_ns], ...]: a row for each of half a million files would cost far more.
     Column("entries", Text, nullable=False),
     Column("files", Integer, nullable=False),
+    # Of a cascade, whose documents are listed first: what is to be done in place of that.
+    Column("job", String(16)),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("holder", Text),
@@ -195,6 +197,66 @@ attempts = Table(
     Column("reason", Text, nullable=False),
     Column("at", String(32), nullable=False),
     Index(None, "document_id", "fingerprint"),
+)
+
+students = Table(
+    "students",
+    metadata,
+    # SHA-256 of the bytes, in hex.
+    Column("version", String(64), primary_key=True),
+    Column("data", LargeBinary, nullable=False),
+    Column("created", String(32), nullable=False),
+)
+
+lots = Table(
+    "lots",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("fingerprint", String(16), nullable=False),
+    Column("teacher_fingerprint", String(16), nullable=False),
+    Column("run_id", String(32), nullable=False),
+    Column("source", Text, nullable=False),
+    Column("forced", Boolean, nullable=False),
+    # Of the order in which documents are drawn; nobody may know it before they are listed.
+    Column("seed", LargeBinary(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("population", BigInteger, nullable=False),
+    Column("known", BigInteger, nullable=False),
+    Column("calls", BigInteger, nullable=False),
+    # What was decided, step by step, and the certificate.
+    Column("journal", JSON, nullable=False),
+    # Grows with each change of the journal: who did not see the last one may not write the next.
+    Column("revision", Integer, nullable=False),
+    Column("created", String(32), nullable=False),
+    Index(None, "fingerprint", "state"),
+)
+
+lot_documents = Table(
+    "lot_documents",
+    metadata,
+    Column("lot_id", _Id, ForeignKey("lots.id"), primary_key=True),
+    Column("document_id", _Id, ForeignKey("documents.id"), primary_key=True),
+    Column("file_id", _Id, ForeignKey("files.id"), nullable=False),
+    # Why it was drawn, and by which draw; empty: it was not.
+    Column("role", String(16)),
+    Column("stage", Integer),
+    # Of drawn documents: what the LLM said, or why it did not; what the student said, how surely;
+    # what the LLM said when it was asked again.
+    Column("label", Text),
+    Column("failure", Text),
+    Column("guess", Text),
+    Column("score", Float),
+    Column("again", Text),
+    Index(None, "lot_id", "role", "stage"),
+)
+
+answered_texts = Table(
+    "answered_texts",
+    metadata,
+    # Of the LLM alone; a text that several documents have is asked about once.
+    Column("fingerprint", String(16), primary_key=True),
+    Column("digest", LargeBinary(16), primary_key=True),
+    Column("document_id", _Id, ForeignKey("documents.id"), nullable=False),
 )
 
 corrections = Table(

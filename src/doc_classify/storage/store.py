@@ -33,6 +33,7 @@ from doc_classify.storage.engine import (
     storage_error,
 )
 from doc_classify.storage.listing import add_breakdowns, list_results, list_sources
+from doc_classify.storage.lot_listing import list_lots
 from doc_classify.storage.recording import read_stats, record, stats_of, usage_row
 from doc_classify.storage.registering import register, reject, status_of
 from doc_classify.storage.rows import (
@@ -145,10 +146,21 @@ class SqlStore:
                 )
         return found
 
-    def register(self, run_id: str, seen: Sequence[Hashed], *, again: bool = False) -> Registration:
+    def register(
+        self,
+        run_id: str,
+        seen: Sequence[Hashed],
+        *,
+        again: bool = False,
+        only_listed: bool = False,
+    ) -> Registration:
         """See :meth:`~doc_classify.storage.base.Store.register`."""
         spec = self._spec(run_id)
-        return self.write(lambda connection: register(connection, run_id, spec, seen, again=again))
+        return self.write(
+            lambda connection: register(
+                connection, run_id, spec, seen, again=again, only_listed=only_listed
+            )
+        )
 
     def reject(
         self, run_id: str, rejected: Sequence[Rejected], skipped: int = 0, *, again: bool = False
@@ -260,6 +272,14 @@ class SqlStore:
         spec = self._spec(run_id)
         with reading(self._engine) as connection:
             yield from list_sources(connection, run_id, spec, only)
+
+    def lots(self, run_id: str) -> list[dict[str, Any]]:
+        """See :meth:`~doc_classify.storage.base.Store.lots`."""
+        spec = self._spec(run_id)
+        if not spec.teacher:
+            return []
+        with reading(self._engine) as connection:
+            return list_lots(connection, run_id, spec.fingerprint, forced=spec.force)
 
     def close(self) -> None:
         """See :meth:`~doc_classify.storage.base.Store.close`."""

@@ -29,6 +29,7 @@ class StoredDocument:
         uri: where the run saw it first.
         category: what a person said, else what the classifier said.
         corrected: whether a person said it.
+        decided_by: which classifier said it, where no person did.
         scores: the classifier's, by category; empty where it gives none.
         extraction: what was read of it; None where no text is stored.
     """
@@ -37,6 +38,7 @@ class StoredDocument:
     uri: str
     category: str
     corrected: bool
+    decided_by: str | None
     scores: tuple[tuple[str, float], ...]
     extraction: Extraction | None
 
@@ -64,6 +66,7 @@ def classified_documents(store: SqlStore, info: RunInfo) -> Iterator[StoredDocum
                 uri=row.uri or "",
                 category=row.said or row.category,
                 corrected=row.said is not None,
+                decided_by=row.classifier if row.said is None else None,
                 scores=tuple((name, score) for name, score in row.scores or ()),
                 extraction=read.get(last),
             )
@@ -86,6 +89,7 @@ def _classified(connection: Connection, info: RunInfo, held: Subquery, last: int
         select(
             results.c.document_id,
             results.c.category,
+            results.c.classifier,
             results.c.scores,
             documents.c.sha256,
             held.c.category.label("said"),

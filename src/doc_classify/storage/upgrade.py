@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from doc_classify.errors import ConfigurationError
 from doc_classify.storage.engine import mask_url, reading, writing
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """The newest revision in ``migrations/versions``; a test holds the two together."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from doc_classify.discovery import of_paths, walk
 from doc_classify.errors import ConfigurationError
-from doc_classify.pipeline.stages import Entry
+from doc_classify.pipeline.intake import Entry
 from doc_classify.records import FILE_SCHEME, path_to_uri, uri_to_path
 
 _COLUMNS = ("path", "category", "group")

@@ -14,10 +14,10 @@ from doc_classify.classification.embedded import EmbeddedClassifier
 from doc_classify.classification.learning import Labelled
 from doc_classify.discovery import walk
 from doc_classify.errors import ConfigurationError
+from doc_classify.pipeline.intake import Entry
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.run import Run
-from doc_classify.pipeline.stages import Entry
-from doc_classify.records import Extraction, FileStatus, RunStats, document_name
+from doc_classify.records import STUDENT, Extraction, FileStatus, RunStats, document_name
 from doc_classify.settings import Settings
 from doc_classify.storage.base import ResultRow, RunInfo
 from doc_classify.storage.corrections import CorrectionLedger
@@ -197,6 +197,8 @@ def of_run(store: SqlStore, info: RunInfo, gathered: Gathered) -> Iterator[Label
             "from its own answers: use --from-corrections, or a run of an LLM"
         )
     for document in classified_documents(store, info):
+        if document.decided_by == STUDENT:
+            continue  # of a cascade: an answer that was learned is nothing to learn from
         if document.extraction is None:
             _missing(document.uri, gathered)
             continue
