@@ -284,6 +284,7 @@ def _fleet(
         database_cores=_database_cores(known, chosen),
         losses_per_day=known.assumed.losses_per_day if spot else 0.0,
         chunk=settings.distributed_chunk_size if distributed else settings.chunk_size,
+        distributed_chunk=settings.distributed_chunk_size,
         lease=settings.lease_seconds,
         time_limit=settings.time_limit,
     )
