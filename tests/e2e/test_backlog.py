@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from click.testing import CliRunner
 from tests.doubles.site import Site
 
 from conftest import PostgresServer, fresh_database
+from doc_classify.cli import cli
 
 COMMAND = [sys.executable, "-m", "doc_classify", "backlog"]
 NOTHING = {"runs": 0, "waiting": 0, "held": 0, "documents": 0, "unfinished": 0}
@@ -29,6 +31,12 @@ def test_nothing_is_left_where_nothing_was_begun(tmp_path: Path, postgres_url: s
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout) == NOTHING
     assert not (tmp_path / "none.db").exists()
+
+
+def test_numbers_of_no_meaning_are_usage_errors():
+    for command in (("backlog", "--every"), ("wait", "--timeout"), ("wait", "--poll-interval")):
+        for value in ("nan", "inf", "1e300", "-1"):
+            assert CliRunner().invoke(cli, [*command, value]).exit_code == 2, (command, value)
 
 
 def test_it_says_it_again_and_again_until_it_is_ended(site: Site):

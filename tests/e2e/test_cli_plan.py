@@ -87,6 +87,19 @@ def test_spot_costs_less_and_allows_for_losses() -> None:
     assert any("g5.xlarge" in cost["name"] for cost in spot["costs"])
 
 
+def test_many_machines_take_the_chunks_of_a_distributed_run(here: Path) -> None:
+    (here / "doc-classify.toml").write_text(
+        "chunk_size = 5\ndistributed_chunk_size = 2000\n", "utf-8"
+    )
+    options = ("--deadline", "1h", "--margin", "0", "--scanned", "50%")
+    found = planned(*options)
+    assert found["feasible"] and found["fleet"]["distributed"]
+    assert found["fleet"]["chunk"] == 2000
+    fewer = str(found["fleet"]["machines"] - 1)
+    assert planned(*options, "--machines", fewer, code=3)["feasible"] is False
+    assert planned("--deadline", "7d")["fleet"]["chunk"] == 5
+
+
 def test_a_deadline_that_is_not_met_ends_with_3() -> None:
     text = plan("--deadline", "7d", "--llm", "cpu-2", "--machines", "1", code=3)
     assert "NOT met" in text

@@ -366,6 +366,8 @@ def test_small_sets(tmp_path, count):
     ("arguments", "message"),
     [
         (["--count", "0"], "count must be at least 1"),
+        (["--count", "2000000000"], "count must be at most 1,000,000"),
+        (["--workers", "5000"], "workers must be at most 256"),
         (["--formats", "pdf,wps"], "unknown format 'wps'"),
         (["--categories", "poems"], "unknown category 'poems'"),
         (["--hostile", "1.5"], "share between 0 and 1"),

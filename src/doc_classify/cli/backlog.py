@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from doc_classify.cli.options import as_json, database_url, settings_from, verbose
+from doc_classify.cli.options import Finite, as_json, database_url, settings_from, verbose
 
 
 @click.command()
 @click.option(
-    "--every", type=click.FloatRange(0.1), metavar="SECONDS", help="Go on, and say it so often."
+    "--every", type=Finite(0.1, 86_400), metavar="SECONDS", help="Go on, and say it so often."
 )
 @database_url
 @as_json

@@ -12,6 +12,7 @@ import click
 from doc_classify.cli import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED
 from doc_classify.cli.onlooking import Onlooker, Progress, check_installed
 from doc_classify.cli.options import (
+    Finite,
     Location,
     as_json,
     database_url,
@@ -34,7 +35,7 @@ _SUBMITTER_SECONDS = 60.0
 
 _poll_interval = click.option(
     "--poll-interval",
-    type=click.FloatRange(0.05),
+    type=Finite(0.05, 86_400),
     default=5.0,
     show_default=True,
     help="Seconds between two looks.",
@@ -150,7 +151,7 @@ def _check_surroundings(settings: Settings) -> None:
 @click.command()
 @run_argument
 @_poll_interval
-@click.option("--timeout", type=click.FloatRange(0), help="Stop waiting after so many seconds.")
+@click.option("--timeout", type=Finite(0, 1e9), help="Stop waiting after so many seconds.")
 @database_url
 @as_json
 @verbose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,17 @@ class Location(click.Path):
 
             return location(value)
         return super().convert(value, param, ctx)
+
+
+class Finite(click.FloatRange):
+    """A number of a range, and none that is no number: "nan" is in every range by itself."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 verbose = click.option("-v", "--verbose", is_flag=True, help="Say more, and show tracebacks.")

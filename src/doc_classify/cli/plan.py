@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from doc_classify.cli import EXIT_COULD_NOT_RUN
-from doc_classify.cli.options import as_json, verbose
+from doc_classify.cli.options import Finite, as_json, verbose
 from doc_classify.errors import ConfigurationError
 from doc_classify.settings import Settings, load_settings
 
@@ -61,20 +60,6 @@ class Duration(click.ParamType[float]):
         return float(match[1]) * _UNITS[match[2]]
 
 
-class Finite(click.FloatRange):
-    """A number above 0, of a size that means something."""
-
-    def __init__(self) -> None:
-        super().__init__(1e-6, 1e9)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number; "nan" is in every range by itself."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no number", param, ctx)
-        return number
-
-
 @click.command()
 @click.option(
     "--documents",
@@ -86,7 +71,7 @@ class Finite(click.FloatRange):
 )
 @click.option(
     "--pages",
-    type=Finite(),
+    type=Finite(1e-6, 1e9),
     default=10,
     show_default=True,
     help="Pages of a document, on average.",
@@ -110,7 +95,7 @@ class Finite(click.FloatRange):
 @click.option("--llm", metavar="PROFILE", help="Ask a language model; --list names them.")
 @click.option(
     "--llm-rate",
-    type=Finite(),
+    type=Finite(1e-6, 1e9),
     metavar="N",
     help="Documents an hour of one LLM server, as 'doctor' tells.",
 )
@@ -128,7 +113,7 @@ class Finite(click.FloatRange):
 )
 @click.option(
     "--core-speed",
-    type=Finite(),
+    type=Finite(1e-6, 1e9),
     default=1.0,
     show_default=True,
     help="Of a planned core, beside a measured one.",
@@ -299,6 +284,7 @@ def _fleet(
         database_cores=_database_cores(known, chosen),
         losses_per_day=known.assumed.losses_per_day if spot else 0.0,
         chunk=settings.distributed_chunk_size if distributed else settings.chunk_size,
+        distributed_chunk=settings.distributed_chunk_size,
         lease=settings.lease_seconds,
         time_limit=settings.time_limit,
     )

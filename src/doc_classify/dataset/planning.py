@@ -12,6 +12,7 @@ from doc_classify.dataset.hostile import KINDS
 from doc_classify.dataset.writers import ALL_FORMATS, FORMATS, IMAGE_FORMATS, SCAN_FORMATS
 from doc_classify.errors import ConfigurationError
 
+_MOST, _MOST_WORKERS = 1_000_000, 256
 DEFAULT_SCANNED, DEFAULT_HOSTILE, DEFAULT_DUPLICATES = 0.05, 0.03, 0.02
 
 # How often a format occurs among office documents; each occurs once before any occurs twice.
@@ -79,6 +80,11 @@ class DatasetOptions:
             raise ConfigurationError(f"count must be at least 1, got {self.count}")
         if self.workers < 1:
             raise ConfigurationError(f"workers must be at least 1, got {self.workers}")
+        if self.count > _MOST:
+            # All files are decided on before the first is written, and held in memory.
+            raise ConfigurationError(f"count must be at most {_MOST:,}, got {self.count:,}")
+        if self.workers > _MOST_WORKERS:
+            raise ConfigurationError(f"workers must be at most {_MOST_WORKERS}")
         if not 1 <= self.pages <= 1000:
             raise ConfigurationError(f"pages must lie between 1 and 1000, got {self.pages}")
         for name, given, known in (

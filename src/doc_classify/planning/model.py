@@ -64,7 +64,8 @@ class Fleet:
         runs: distributed runs at a time, each with its own row to lock.
         database_cores: of the database server.
         losses_per_day: times that a machine is lost, each, a day.
-        chunk: documents that a worker takes at a time.
+        chunk: documents that a worker takes at a time; ``distributed_chunk`` is that of many
+            machines.
         lease: seconds until a lost chunk is taken over.
         time_limit: seconds that one document may take at most.
     """
@@ -80,6 +81,7 @@ class Fleet:
     database_cores: int = 4
     losses_per_day: float = 0.0
     chunk: int = 25
+    distributed_chunk: int = 25
     lease: float = 120.0
     time_limit: float = 120.0
 

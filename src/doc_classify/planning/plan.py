@@ -109,11 +109,13 @@ def make_plan(asked: Asked, fleet: Fleet, known: Knowledge) -> Plan:
     """
     needed = None
     if asked.deadline is not None:
-        needed = rate_for(
-            asked.work.documents, asked.deadline, asked.margin, fleet, known.demand, known.assumed
-        )
+        needed = _needed(asked, asked.deadline, fleet, known)
         if not asked.fixed and needed:
             fleet = smallest(fleet, needed, known.demand, known.services, known.assumed)
+            # Many machines take other chunks than one, which end later or sooner.
+            needed = _needed(asked, asked.deadline, fleet, known)
+            if fleet.distributed and needed:
+                fleet = smallest(fleet, needed, known.demand, known.services, known.assumed)
     elif not asked.fixed:
         raise ConfigurationError("a fleet can be looked for only with a --deadline")
     found = estimate(fleet, known.demand, known.services, known.assumed)
@@ -146,6 +148,12 @@ def make_plan(asked: Asked, fleet: Fleet, known: Knowledge) -> Plan:
         figures=(*known.demand.figures, *_figures(fleet, known)),
         notes=tuple(_notes(asked, fleet, size, database, known)),
         by_share=tuple(_by_share(asked, fleet, known)),
+    )
+
+
+def _needed(asked: Asked, deadline: float, fleet: Fleet, known: Knowledge) -> float | None:
+    return rate_for(
+        asked.work.documents, deadline, asked.margin, fleet, known.demand, known.assumed
     )
 
 

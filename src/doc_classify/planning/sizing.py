@@ -77,7 +77,7 @@ def smallest(
         alone = _with_servers(alone, rate, again)
         if estimate(alone, demand, services, assumed).rate >= rate * (1 - _ROUNDING):
             return alone
-    many = fleet.changed(distributed=True)
+    many = fleet.changed(distributed=True, chunk=fleet.distributed_chunk)
     each = min(
         many.cores / (core_seconds(many, demand, services) * again),
         many.workers / (demand.worker * again) if demand.worker else math.inf,
