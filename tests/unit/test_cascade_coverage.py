@@ -7,6 +7,8 @@ probability from both sides.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.stats import binom
@@ -30,11 +32,11 @@ from doc_classify.classification.cascade import (
     Train,
     certify,
     certifying,
-    draw,
     next_step,
     stages,
 )
 from doc_classify.classification.cascade.bounds import allowed, tail
+from doc_classify.storage.lot_rows import place
 
 DOUBT = 1e-4
 """How improbable a result has to be before a test fails; the seeds are fixed."""
@@ -316,15 +318,24 @@ def test_statements_about_categories_hold_together():
     assert runs < said < 4 * runs  # the frequent ones get a statement, the rare ones none
 
 
+def test_each_draw_has_an_order_of_its_own_that_is_spread_evenly():
+    names = [str(number).encode() for number in range(4_000)]
+    orders = [[place(b"key", stage, name) for name in names] for stage in (1, 2)]
+    first, second = (np.argsort(order)[:400] for order in orders)
+    assert 10 < len(np.intersect1d(first, second)) < 80
+    places = np.array([int.from_bytes(one[:8], "big") for one in orders[0]]) / 2**64
+    assert np.histogram(places, 8, (0, 1))[0].min() > 400
+
+
 def test_a_folder_sorted_by_kind_is_drawn_from_evenly():
     """Learning from the beginning of the list would break the promise; drawing does not."""
-    documents = [f"{number:05d}" for number in range(600)]
+    documents = [f"{number:05d}".encode() for number in range(600)]
     wrong = np.arange(600) >= 480  # the student knows nothing of the last kind
     score = np.random.default_rng(14).random(600)
     count = naive = 0
     for run in range(150):
-        drawn = draw(documents, DRAWN, f"key number {run:06d}".encode(), 1)
-        sample = np.array([int(one) for one in drawn])
+        drawn = sorted(documents, key=partial(place, f"key number {run:06d}".encode(), 1))
+        sample = np.array([int(one) for one in drawn[:DRAWN]])
         for first, counts in ((sample, True), (np.arange(DRAWN), False)):
             left = np.setdiff1d(np.arange(600), first)
             found = certify(LOT, 0, judged(score[first], wrong[first]), 0.05)

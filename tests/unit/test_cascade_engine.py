@@ -25,13 +25,9 @@ from doc_classify.classification.cascade import (
     audit,
     audit_size,
     certify,
-    draw,
     next_step,
-    rank,
     verify,
 )
-
-KEY = b"sixteen bytes or more"
 
 
 def sample(number, kind=easy, seed=0):
@@ -69,31 +65,6 @@ def test_an_impossible_promise_is_refused(arguments):
 def test_a_score_is_a_number_or_none(score):
     with pytest.raises(ValueError, match="None"):
         Judged(score, True)
-
-
-# --- drawing ----------------------------------------------------------------------------------
-
-
-def test_each_stage_has_an_order_of_its_own():
-    documents = [f"document {number}" for number in range(2_000)]
-    first, second = (draw(documents, 200, KEY, stage) for stage in (0, 1))
-    assert len(set(first)) == 200
-    assert 5 < len(set(first) & set(second)) < 40
-    assert draw(reversed(documents), 200, KEY, 0) == first
-    assert draw(documents, 5_000, KEY, 0)[:200] == first
-
-
-def test_ranks_are_spread_evenly_and_stay_the_same():
-    places = np.array([rank(KEY, 3, str(number)) for number in range(4_000)]) / 2**63
-    assert abs(places.mean() - 0.5) < 0.02
-    assert np.histogram(places, 8, (0, 1))[0].min() > 400
-    assert rank(b"0123456789abcdef", 7, "a/b.pdf") == 3608590540918784740
-    assert rank(KEY, 0, "\ud800 not UTF-8") >= 0
-
-
-def test_a_short_key_is_refused():
-    with pytest.raises(ValueError, match="bytes"):
-        rank(b"secret", 0, "x")
 
 
 # --- decisions --------------------------------------------------------------------------------

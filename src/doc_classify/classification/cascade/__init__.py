@@ -20,7 +20,6 @@ The order of work::
 from doc_classify.classification.cascade.auditing import Audit, audit, audit_size
 from doc_classify.classification.cascade.certificate import Certificate, verify
 from doc_classify.classification.cascade.certifying import Decision, certify
-from doc_classify.classification.cascade.drawing import draw, rank
 from doc_classify.classification.cascade.promise import Consistency, Judged, Lot, Promise, Round
 from doc_classify.classification.cascade.stages import (
     Accept,
@@ -48,8 +47,6 @@ __all__ = [
     "audit",
     "audit_size",
     "certify",
-    "draw",
     "next_step",
-    "rank",
     "verify",
 ]

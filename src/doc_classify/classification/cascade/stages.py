@@ -35,8 +35,8 @@ _MOST_LOOKS = 4
 class Train:
     """Ask about more documents, train a new student on all answers, and append a round.
 
-    Draw ``pool`` documents uniformly from those not yet asked about (:func:`.drawing.draw` with
-    a new stage number), let the student of the last round score them, and ask the LLM about the
+    Draw ``pool`` documents uniformly from those not yet asked about, in an order of this draw
+    alone, let the student of the last round score them, and ask the LLM about the
     ``documents`` of lowest score: from those the next student learns most, and most of them
     would have to be asked about anyway. The rest of the pool goes back; its scores are not
     needed again. Choosing is allowed because nothing is certified with training documents.
