@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -96,7 +96,8 @@ class Settings(BaseSettings):
     classifier: str = Field(
         "auto",
         description="Which classifier decides: ollama, openai, llamacpp, embedded, or auto "
-        "(Ollama where it runs and has the model, else embedded).",
+        "(embedded where embedded_model is set; else Ollama where it runs and has the model, else "
+        "embedded).",
     )
     embedded_model: Path | None = Field(
         None,
@@ -208,6 +209,14 @@ class Settings(BaseSettings):
         # Compose files and CI systems pass an empty variable where none is meant.
         return None if value == "" else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_model_decides(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Whoever names a model of his own does not want another classifier to decide unasked.
+        if values.get("embedded_model") and values.get("classifier", "auto") == "auto":
+            return values | {"classifier": "embedded"}
+        return values
+
     @field_validator("categories", mode="before")
     @classmethod
     def _join_list(cls, value: object) -> object:
@@ -261,7 +270,7 @@ class Settings(BaseSettings):
         field = MODEL_FIELDS.get(classifier)
         if field is None:
             raise ConfigurationError(f"the classifier {classifier} takes no model")
-        return self.changed(classifier=classifier, **{field: model})
+        return self.changed(classifier=classifier, **{"embedded_model": None, field: model})
 
     @property
     def chosen_model(self) -> str | None:

@@ -100,6 +100,8 @@ def evaluate(
     if html_file:
         html_file.write_text(page(found), "utf-8")
     click.echo(json.dumps(asdict(found)) if as_json else "\n".join(report.lines(found)))
+    if found.trained_with:
+        click.echo(f"Warning: {report.flattered(found)}", err=True)
     if html_file:
         click.echo(f"Page: {shown_path(html_file)}", err=True)
     return EXIT_SOME_FAILED if found.failed else 0
