@@ -341,6 +341,8 @@ def load_settings_with_origins(
         raise ConfigurationError(
             f"categories and taxonomy are both set ({origins['taxonomy']}): give one of them"
         )
+    if merged.get("embedded_model") and merged.get("classifier", "auto") == "auto":
+        origins["classifier"] = origins["embedded_model"]  # see Settings
     try:
         return Settings(**merged), origins
     except ValidationError as error:

@@ -257,6 +257,34 @@ def test_corrections_are_learnt_for_the_categories_of_the_newest_run(tmp_path: P
     assert b"no correction holds for a, b" in named.stderr
 
 
+def test_where_no_text_is_stored_it_says_so(tmp_path: Path) -> None:
+    for kind in KINDS:
+        write(tmp_path / "documents" / kind, kind, 1)
+    how = ("-c", "plants,motors", "--classifier", "embedded", "--use-database", "--no-progress")
+    run(tmp_path, "classify-parallel", "documents", *how, DOC_CLASSIFY_STORE_TEXT="false")
+    run(tmp_path, "correct", "documents/plants/001.txt", "plants")
+    done = run(tmp_path, "train", "--from-corrections", "-o", MODEL, code=2)
+    assert b"of 1 documents no text is stored" in done.stderr
+    newest = json.loads(run(tmp_path, "status", "--json").stdout)["run_id"]
+    done = run(tmp_path, "train", "--from-run", newest, "--self-train", "-o", MODEL, code=2)
+    assert b"001.txt: its text is not stored" in done.stderr and b"got 0" in done.stderr
+
+
+def test_a_file_that_is_not_there_is_no_name_of_another_model(here: Path) -> None:
+    for name in ("typo.safetensors", "./typo"):
+        done = run(here, "classify", "documents", "--model", name, code=2)
+        assert b"no model file" in done.stderr
+    found = run(here, "classify", "documents/plants/100.txt", "--model", MODEL, "--json")
+    assert json.loads(found.stdout)["category"] == "plants"
+
+
+def test_a_link_to_a_folder_is_no_category(tmp_path: Path) -> None:
+    folder = labelled(tmp_path / "labelled", 3)
+    (folder / "linked").symlink_to(folder)
+    names = [one["name"] for one in trained(tmp_path, "labelled", "-o", MODEL)["categories"]]
+    assert names == ["motors", "plants"]
+
+
 @pytest.mark.parametrize("name", ["precious.txt", "n.rows.safetensors", MODEL])
 def test_nothing_but_a_model_is_replaced(here: Path, name: str) -> None:
     path = here / name

@@ -20,7 +20,7 @@ from doc_classify.classification.model_file import TrainedModel, safetensors_hea
 from doc_classify.classification.trained import TrainedClassifier
 from doc_classify.classification.training_file import load_rows, rows_path, save_rows
 from doc_classify.errors import ConfigurationError
-from doc_classify.settings import load_settings
+from doc_classify.settings import load_settings, load_settings_with_origins
 from doc_classify.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_names(["plants", "motors", "other"])
@@ -366,6 +366,7 @@ def test_a_model_of_ones_own_decides_where_the_choice_is_automatic(tmp_path, mon
     other = settings.choosing("auto", "llama")
     assert (other.classifier, other.chosen_model) == ("auto", "llama")
     assert settings.choosing("auto").classifier == "auto"
+    assert load_settings_with_origins(tmp_path)[1]["classifier"] == "environment"
 
 
 def test_the_digest_is_that_of_the_file(model, tmp_path):

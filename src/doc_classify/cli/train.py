@@ -229,6 +229,11 @@ class _Source:
 
     def why_nothing(self, training: TrainingSet) -> str:
         """The likeliest reason why no document was found."""
+        if self._gathered.failed and self.files is None:
+            return (
+                f": of {self._gathered.failed:,} documents no text is stored (a run with --force "
+                "and store_text keeps them)"
+            )
         if self._corrections:
             return f": no correction holds for {', '.join(training.taxonomy.names)} (see -c)"
         return ""
