@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ _FIELDS = {
 }
 _MAX_BYTES, _MAX_HEADER = 256_000_000, 16_000_000
 _SHOWN = 200
+_SIDES: Final = ("left", "right")
 _HASH = re.compile("[0-9a-f]{64}")
 
 
@@ -90,7 +91,9 @@ class TrainedModel:
 
     def knows(self, sha256: str) -> bool:
         """Whether a document with these bytes was among those that it was trained on."""
-        return bool(np.isin(short_hashes((sha256,)), self.learnt_from).any())
+        wanted = short_hashes((sha256,))
+        first, after = (np.searchsorted(self.learnt_from, wanted, side) for side in _SIDES)
+        return bool((after > first).any())
 
     @property
     def categories(self) -> tuple[str, ...]:
