@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -267,7 +268,8 @@ def read_file(path: Path, most: int) -> bytes:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file beside, then put it in its place, so that no reader meets half of it."""
-    beside = path.with_name(f".{path.name}.new")
+    # Two that write the same at once do not write into one file.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         beside.write_bytes(data)
         beside.replace(path)

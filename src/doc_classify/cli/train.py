@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -111,6 +112,8 @@ def train(
         raise ConfigurationError("-o says where the model is to be written")
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"there is no folder {shown_path(path.absolute().parent)}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ConfigurationError(f"cannot write to {shown_path(path.absolute().parent)}")
     rows = rows_path(path)
     for file, kind in ((path, FORMAT), (rows, ROWS_FORMAT)):
         if file.exists() and file_kind(file) != kind:
