@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -96,8 +96,8 @@ class Settings(BaseSettings):
     classifier: str = Field(
         "auto",
         description="Which classifier decides: ollama, openai, llamacpp, embedded, cascade (an LLM "
-        "and what learns from it), or auto (Ollama where it runs and has the model, else "
-        "embedded).",
+        "and what learns from it), or auto (embedded where embedded_model is set; else Ollama "
+        "where it runs and has the model, else embedded).",
     )
     teacher: str = Field("ollama", description="LLM of a cascade: ollama, openai or llamacpp.")
     agreement: float = Field(
@@ -227,6 +227,14 @@ class Settings(BaseSettings):
         # Compose files and CI systems pass an empty variable where none is meant.
         return None if value == "" else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_model_decides(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Whoever names a model of his own does not want another classifier to decide unasked.
+        if values.get("embedded_model") and values.get("classifier", "auto") == "auto":
+            return values | {"classifier": "embedded"}
+        return values
+
     @field_validator("categories", mode="before")
     @classmethod
     def _join_list(cls, value: object) -> object:
@@ -280,7 +288,7 @@ class Settings(BaseSettings):
         field = MODEL_FIELDS.get(self.teacher if classifier == CASCADE else classifier)
         if field is None:
             raise ConfigurationError(f"the classifier {classifier} takes no model")
-        return self.changed(classifier=classifier, **{field: model})
+        return self.changed(classifier=classifier, **{"embedded_model": None, field: model})
 
     @property
     def chosen_model(self) -> str | None:
@@ -356,6 +364,8 @@ def load_settings_with_origins(
         raise ConfigurationError(
             f"categories and taxonomy are both set ({origins['taxonomy']}): give one of them"
         )
+    if merged.get("embedded_model") and merged.get("classifier", "auto") == "auto":
+        origins["classifier"] = origins["embedded_model"]  # see Settings
     try:
         return Settings(**merged), origins
     except ValidationError as error:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.e2e.test_cli_runs import run
 
+from conftest import fresh_database
+
 LETTER = "Dear Sir,\nthank you for your letter of May.\nYours sincerely,\nA. Miller\n"
 BILL = "INVOICE no. 12\nAmount due: 100 EUR\nVAT 19\nPlease pay within 30 days.\nTotal 119\n" * 3
 
@@ -164,3 +166,29 @@ def test_a_hundred_thousand_rows_take_little_memory(here: Path) -> None:
 )
 def test_what_cannot_be_done_is_a_usage_error(left_alone: Path, arguments: tuple[str, ...]) -> None:
     assert run(left_alone, "correct", *arguments, code=2).stderr.startswith(b"Error: ")
+
+
+def test_corrections_are_kept_in_postgresql_too(tmp_path: Path, postgres_url: str) -> None:
+    url = fresh_database(postgres_url)
+    changes = {"DATABASE_URL": url}
+    (tmp_path / "documents").mkdir()
+    for name, content in (("letter.txt", LETTER), ("bill.txt", BILL), ("copy.txt", BILL)):
+        (tmp_path / "documents" / name).write_text(content)
+    run(tmp_path, "classify-parallel", "documents", "--use-database", "--no-progress", **changes)
+    run(tmp_path, "correct", "documents/copy.txt", "contracts", "--note", "a nul", **changes)
+    (tmp_path / "said.csv").write_text(
+        "path,category\ndocuments/letter.txt,research\ndocuments/nothing.txt,reports\n"
+    )
+    said = run(tmp_path, "correct", "--from", "said.csv", "--json", code=1, **changes)
+    assert [json.loads(said.stdout)[name] for name in ("corrected", "failed")] == [1, 1]
+    lines = run(tmp_path, "correct", "--list", "--json", **changes).stdout.splitlines()
+    assert sorted(json.loads(line)["category"] for line in lines) == ["contracts", "research"]
+    shown = run(tmp_path, "results", "--json", **changes).stdout.splitlines()
+    found = {row["path"].rpartition("/")[2]: row["category"] for row in map(json.loads, shown)}
+    assert found == {"letter.txt": "research", "bill.txt": "contracts", "copy.txt": "contracts"}
+    model = ("train", "--from-corrections", "-o", "m.safetensors", "--json")
+    assert json.loads(run(tmp_path, *model, **changes).stdout)["documents"] == 2
+    undone = run(tmp_path, "correct", "documents/bill.txt", "--undo", **changes)
+    assert b"Taken back" in undone.stdout
+    (line,) = run(tmp_path, "correct", "--list", "--json", **changes).stdout.splitlines()
+    assert json.loads(line)["category"] == "research"

@@ -230,10 +230,80 @@ def test_the_answers_of_an_llm_teach_a_model(tmp_path: Path) -> None:
     assert b"its own answers" in refused.stderr
 
 
+def test_an_evaluation_on_what_was_trained_with_says_so(here: Path) -> None:
+    done = run(here, "evaluate", "labelled", *USE, "--html", "page.html")
+    said = b"the model was trained with 40 of the 40 documents"
+    assert said in done.stdout and said in done.stderr
+    assert said in (here / "page.html").read_bytes()
+    other = run(here, "evaluate", "documents", *USE, "--json")
+    assert json.loads(other.stdout)["trained_with"] == 0 and b"flatter" not in other.stderr
+    plain = run(here, "evaluate", "documents", "--classifier", "embedded", "--json")
+    assert json.loads(plain.stdout)["trained_with"] is None
+
+
+def test_corrections_are_learnt_for_the_categories_of_the_newest_run(tmp_path: Path) -> None:
+    for kind in KINDS:
+        for number in range(6):
+            write(tmp_path / "documents" / kind, kind, number)
+    how = ("-c", "plants,motors", "--classifier", "embedded", "--use-database", "--no-progress")
+    run(tmp_path, "classify-parallel", "documents", *how)
+    none = run(tmp_path, "train", "--from-corrections", "-o", MODEL, code=2)
+    assert b"no correction holds for plants, motors" in none.stderr
+    said = [f"documents/{kind}/{number:03}.txt,{kind}" for kind in KINDS for number in range(6)]
+    (tmp_path / "said.csv").write_text("\n".join(["path,category", *said]))
+    run(tmp_path, "correct", "--from", "said.csv")
+    assert trained(tmp_path, "--from-corrections", "-o", MODEL)["documents"] == 12
+    named = run(tmp_path, "train", "--from-corrections", "-o", MODEL, "-c", "a,b", code=2)
+    assert b"no correction holds for a, b" in named.stderr
+
+
+def test_where_no_text_is_stored_it_says_so(tmp_path: Path) -> None:
+    for kind in KINDS:
+        write(tmp_path / "documents" / kind, kind, 1)
+    how = ("-c", "plants,motors", "--classifier", "embedded", "--use-database", "--no-progress")
+    run(tmp_path, "classify-parallel", "documents", *how, DOC_CLASSIFY_STORE_TEXT="false")
+    run(tmp_path, "correct", "documents/plants/001.txt", "plants")
+    done = run(tmp_path, "train", "--from-corrections", "-o", MODEL, code=2)
+    assert b"of 1 documents no text is stored" in done.stderr
+    newest = json.loads(run(tmp_path, "status", "--json").stdout)["run_id"]
+    done = run(tmp_path, "train", "--from-run", newest, "--self-train", "-o", MODEL, code=2)
+    assert b"001.txt: its text is not stored" in done.stderr and b"got 0" in done.stderr
+
+
+def test_a_file_that_is_not_there_is_no_name_of_another_model(here: Path) -> None:
+    for name in ("typo.safetensors", "./typo"):
+        done = run(here, "classify", "documents", "--model", name, code=2)
+        assert b"no model file" in done.stderr
+    found = run(here, "classify", "documents/plants/100.txt", "--model", MODEL, "--json")
+    assert json.loads(found.stdout)["category"] == "plants"
+
+
+def test_a_link_to_a_folder_is_no_category(tmp_path: Path) -> None:
+    folder = labelled(tmp_path / "labelled", 3)
+    (folder / "linked").symlink_to(folder)
+    names = [one["name"] for one in trained(tmp_path, "labelled", "-o", MODEL)["categories"]]
+    assert names == ["motors", "plants"]
+
+
+@pytest.mark.parametrize("name", ["precious.txt", "n.rows.safetensors", MODEL])
+def test_nothing_but_a_model_is_replaced(here: Path, name: str) -> None:
+    path = here / name
+    content = b"a letter" if name != MODEL else (here / "m.rows.safetensors").read_bytes()
+    path.write_bytes(content)
+    output = "n.safetensors" if "rows" in name else name
+    for more in ((), ("--no-keep-rows",), ("--self-train",)):
+        done = run(here, "train", "labelled", "-o", output, *more, code=2)
+        assert b"is not replaced" in done.stderr and path.read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), b"give one of"),
+        (("labelled", "--update", MODEL, "-c", "plants,motors"), b"leave -c"),
+        (("--from-run", "x", "-o", "n", "-c", "plants,motors"), b"leave -c"),
+        (("labelled", "--update", MODEL, "--no-zero-shot"), b"leave --no-zero-shot"),
+        (("labelled", "-o", "documents"), b"is a directory"),
         (("labelled", "--from-corrections", "-o", "n"), b"give one of"),
         (("labelled",), b"-o says where"),
         (("labelled", "-o", "nowhere/n"), b"there is no folder"),
@@ -241,7 +311,7 @@ def test_the_answers_of_an_llm_teach_a_model(tmp_path: Path) -> None:
         (("documents/plants", "-o", "n"), b"two categories or more"),
         (("labelled", "-o", "n", "-c", "a,b"), b"the categories are a, b"),
         (("--from-run", "x", "-o", "n"), b"there is no database"),
-        (("labelled", "--update", "labels.csv"), b"damaged"),
+        (("labelled", "--update", "labels.csv"), b"is not what doc-classify trains"),
         (("labels.csv", "-o", "n"), b"columns path and category"),
     ],
 )

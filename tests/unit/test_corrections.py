@@ -4,6 +4,7 @@ from tests.unit.test_storage import SPEC, classified, extraction, failed, seen
 
 from doc_classify.records import Extraction, Page
 from doc_classify.storage.corrections import CorrectionLedger, Known
+from doc_classify.storage.texts import classified_documents
 from doc_classify.taxonomy import Taxonomy
 
 AB = Taxonomy.from_names(["a", "b"])
@@ -106,3 +107,43 @@ def test_learning_prefers_the_text_that_is_read_today(store):
     assert one.extraction.text == "other text"
     (one,) = CorrectionLedger(store).corrected_documents(AB, "3" * 16)
     assert one.extraction is not None
+
+
+def test_what_a_run_classified_comes_once_each_with_its_own_name_and_text(store):
+    other = store.start_run(replace(SPEC, fingerprint="2" * 16))
+    elsewhere = store.register(other, [seen("elsewhere", 1), seen("strange", 99)]).tasks
+    store.record(other, [classified(task, "b") for task in elsewhere])
+    run = store.start_run(SPEC)
+    names = ["copy", *(f"n{number}" for number in range(45))]
+    numbers = [3, *range(45)]
+    tasks = store.register(run, [seen(*one) for one in zip(names, numbers, strict=True)]).tasks
+    store.record(run, [failed(tasks[0]), *(_with_its_name(task) for task in tasks[1:])])
+    info = store.run(run)
+    correct(store, info, "n5", "b")
+    found = {one.uri: one for one in classified_documents(store, info)}
+    by_hash = {one.sha256: one for one in classified_documents(store, info)}
+    # "copy" is the file seen first of a document, and that could not be read.
+    assert len(found) == len(by_hash) == 44
+    assert set(found) == set(uris(*(f"n{number}" for number in range(45) if number != 3)))
+    for number in (0, 1, 44):
+        (uri,) = uris(f"n{number}")
+        assert found[uri].sha256 == f"{number:064x}"
+        assert found[uri].category == "a" and not found[uri].corrected
+    assert found[uris("n0")[0]].extraction.text == uris("n0")[0]
+    said = found[uris("n5")[0]]
+    assert (said.category, said.corrected) == ("b", True)
+    # Of another run, the name that it saw, and not the one that the database met first.
+    (one,) = [x for x in classified_documents(store, store.run(other)) if x.sha256 == f"{1:064x}"]
+    assert (one.uri, one.category) == ("file:///d/elsewhere", "b")
+
+
+def test_a_document_without_a_stored_text_is_told_of(store):
+    info = run_with(store, ("x",), replace(SPEC, store_text=False))
+    found = list(classified_documents(store, info))
+    assert [(one.uri, one.extraction) for one in found] == [(uris("x")[0], None)]
+
+
+def _with_its_name(task):
+    return classified(
+        task, extraction=Extraction("text/plain", (Page(1, task.source.uri),), "text")
+    )

@@ -126,8 +126,11 @@ def row(name: str, label: str, **fields) -> ResultRow:
     return ResultRow(uri=f"file:///set/{label}/{name}", status=status, **fields)
 
 
-def evaluation(rows: list[ResultRow], taxonomy: Taxonomy = DEFAULT_TAXONOMY) -> Evaluation:
-    answers = Answers(Labels(Path("/set"), None, {}, "folders"))
+def evaluation(
+    rows: list[ResultRow], taxonomy: Taxonomy = DEFAULT_TAXONOMY, known: set[str] | None = None
+) -> Evaluation:
+    trained_with = None if known is None else known.__contains__
+    answers = Answers(Labels(Path("/set"), None, {}, "folders"), trained_with)
     for each in rows:
         answers.add(each)
     spec = RunSpec("set", "parallel", "f" * 16, "key", "embedded", taxonomy.names, {"model": None})
@@ -159,6 +162,24 @@ def test_failures_are_apart_and_never_right():
     assert found.review.marked == 1
     assert found.review.accuracy_of_rest == 1.0
     assert [mistake.label for mistake in found.mistakes] == ["invoices"]
+
+
+def test_what_the_model_was_trained_with_is_told():
+    rows = [
+        row("1", "invoices", category="invoices", sha256="1" * 64),
+        row("2", "invoices", category="invoices", sha256="2" * 64),
+        row("3", "invoices", status=FileStatus.FAILED, sha256="1" * 64),
+        row("4", "invoices", status=FileStatus.DUPLICATE, sha256="1" * 64,
+            duplicate_of="file:///set/invoices/1"),
+    ]  # fmt: skip
+    found = evaluation(rows, known={"1" * 64})
+    assert found.trained_with == 1
+    for said in ("\n".join(report.lines(found)), page(found)):
+        assert "trained with 1 of the 2 documents" in said and "flatter" in said
+    for known, number in ((set(), 0), (None, None)):
+        found = evaluation(rows, known=known)
+        assert found.trained_with == number
+        assert "flatter" not in "\n".join(report.lines(found)) + page(found)
 
 
 def test_scores_are_no_confidences():

@@ -13,13 +13,14 @@ import pytest
 from safetensors.numpy import load, save
 
 from doc_classify.classification import ClassifierInput, make_classifier
+from doc_classify.classification.calibration import calibrated
 from doc_classify.classification.embedded import EmbeddedClassifier
 from doc_classify.classification.learning import Labelled, TrainingSet, train
 from doc_classify.classification.model_file import TrainedModel, safetensors_header
 from doc_classify.classification.trained import TrainedClassifier
 from doc_classify.classification.training_file import load_rows, rows_path, save_rows
 from doc_classify.errors import ConfigurationError
-from doc_classify.settings import load_settings
+from doc_classify.settings import load_settings, load_settings_with_origins
 from doc_classify.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.from_names(["plants", "motors", "other"])
@@ -194,9 +195,41 @@ def test_files_that_are_no_models(model):
         with pytest.raises(ConfigurationError, match=r"^the thing"):
             TrainedModel.from_bytes(bad, "the thing")
             pytest.fail(name)
-    for header in ({"version": 2}, {"features": 99}):
-        with pytest.raises(ConfigurationError, match="train it again"):
+    for header in ({"version": 1}, {"version": "\x1b" * 99}, {"features": 99}, {"new": 1}):
+        with pytest.raises(ConfigurationError, match=r"by another version.*train it again"):
             TrainedModel.from_bytes(changed(model, header))
+    fewer = safetensors_header(model.to_bytes())
+    del fewer["floor"]
+    written = save(load(model.to_bytes()), metadata={"doc_classify": json.dumps(fewer)})
+    with pytest.raises(ConfigurationError, match="by another version"):
+        TrainedModel.from_bytes(written)
+
+
+def test_a_model_knows_what_it_was_trained_with(tmp_path):
+    training = TrainingSet(TAXONOMY)
+    keys = [hashlib.sha256(bytes([at])).hexdigest() for at in range(41)]
+    for key, labelled in zip(keys, documents(40), strict=False):
+        training.add(Labelled(labelled.document, labelled.label, key=key))
+    training.add(Labelled(ClassifierInput("petal and stem"), "plants"))  # no file
+    learnt = training.learn("x").model
+    learnt.save(tmp_path / "m")
+    again = TrainedModel.load(tmp_path / "m")
+    assert [again.knows(key) for key in keys] == [True] * 40 + [False]
+    assert len(again.learnt_from) == 40
+    for strange in ("", "0" * 63, keys[0].upper(), "\0"):
+        assert not again.knows(strange)
+    assert again.digest == learnt.digest
+    for bad in (again.learnt_from[::-1].copy(), again.learnt_from.astype(np.int64)):
+        with pytest.raises(ConfigurationError, match="learnt_from"):
+            TrainedModel.from_bytes(changed(again, learnt_from=bad))
+
+
+@pytest.mark.parametrize("number", [30, 120, 3000, 100_000])
+def test_nothing_is_certain_however_often_it_was_right(number):
+    found = calibrated(np.linspace(0, 1, number), np.ones(number))
+    assert f"{found(1.0):.2f}" != "1.00" and found(1.0) <= (number + 1) / (number + 2)
+    half = calibrated(np.linspace(0, 1, number), (np.arange(number) > number / 2) * 1.0)
+    assert half(0.9) < 1 - 1 / number and half(0.9) > half(0.1)
 
 
 def test_files_that_cannot_be_read(tmp_path, model):
@@ -322,6 +355,18 @@ def test_settings_know_the_model(tmp_path):
     assert settings.chosen_model == "m.safetensors"
     assert settings.choosing("embedded").embedded_model is None
     assert settings.choosing("embedded", "n").embedded_model == Path("n")
+
+
+def test_a_model_of_ones_own_decides_where_the_choice_is_automatic(tmp_path, monkeypatch):
+    monkeypatch.setenv("DOC_CLASSIFY_EMBEDDED_MODEL", "m.safetensors")
+    settings = load_settings(tmp_path)
+    assert (settings.classifier, settings.chosen_model) == ("embedded", "m.safetensors")
+    assert load_settings(tmp_path, classifier="auto").classifier == "embedded"
+    assert load_settings(tmp_path, classifier="ollama").classifier == "ollama"
+    other = settings.choosing("auto", "llama")
+    assert (other.classifier, other.chosen_model) == ("auto", "llama")
+    assert settings.choosing("auto").classifier == "auto"
+    assert load_settings_with_origins(tmp_path)[1]["classifier"] == "environment"
 
 
 def test_the_digest_is_that_of_the_file(model, tmp_path):

@@ -14,6 +14,8 @@ MIN_DOCUMENTS = 30
 _PRIOR = 2.0
 _MOST_POINTS = 64
 _EVEN = 0.5
+_MOST = 0.994
+"""More is never claimed, so that two digits never say 1.00: labels are not that sure either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ def calibrated(margins: Floats, right: Floats, weights: Floats | None = None) ->
     Bins of about the root of the number of documents, each shrunk towards the mean with the weight
     of two documents, keep a few right answers in a row from becoming certainty (the noise of plain
     isotonic regression: Niculescu-Mizil and Caruana, "Predicting Good Probabilities with Supervised
-    Learning", 2005). The mean is Laplace's, so that nothing is ever certain.
+    Learning", 2005). The mean is Laplace's, and no bin claims more than all documents could if all
+    were right, so that nothing is ever certain.
 
     Args:
         margins: (n,), of documents that were not trained on.
@@ -57,6 +60,7 @@ def calibrated(margins: Floats, right: Floats, weights: Floats | None = None) ->
         levels.append((float(weights[part] @ right[part]) + _PRIOR * mean) / (mass + _PRIOR))
         masses.append(mass)
     rising = isotonic_regression(levels, weights=masses).x
-    levels = [float(level) for level in np.clip(rising, 0.0, 1.0)]
+    most = min(_MOST, (number + 1.0) / (number + 2.0))
+    levels = [float(level) for level in np.clip(rising, 0.0, most)]
     # Below all margins that were met, the best is ever less likely: of an even two it is one.
     return Calibration((0.0, *places), (min(_EVEN, levels[0]), *levels))

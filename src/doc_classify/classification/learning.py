@@ -24,6 +24,7 @@ from doc_classify.classification.model_file import (
     Provenance,
     TrainedModel,
     other_place,
+    short_hashes,
     zero_shot_shares,
 )
 from doc_classify.classification.words import read
@@ -51,7 +52,8 @@ class Labelled:
         weight: how much it counts; a person's word may count more than a model's.
         group: documents that are alike for another reason than their category (a source, a
             folder) and are left out together when a model is chosen and judged; "" for none.
-        key: what it is known by: a later document of the same key takes its place. By default its
+        key: what it is known by: a later document of the same key takes its place. The SHA-256 of
+            the file's bytes, as lower-case hex, lets an evaluation know it again. By default its
             own words.
     """
 
@@ -133,10 +135,8 @@ class TrainingSet:
         if self.zero_shot:
             shares = zero_shot_shares(self.zero_shot, labelled.document, self.taxonomy.names)
             prior = shares.astype(np.float32)
-        key = (
-            labelled.key
-            or hashlib.sha256(seen.indices.tobytes() + seen.values.tobytes()).hexdigest()
-        )
+        own = hashlib.sha256(seen.indices.tobytes() + seen.values.tobytes())
+        key = labelled.key or f"words {own.hexdigest()}"
         self.put(key, Example(seen, target, prior, labelled.weight, labelled.group))
         return True
 
@@ -201,6 +201,7 @@ class TrainingSet:
                 self.zero_shot.fingerprint if self.zero_shot and fitted.head.trust else "",
             ),
             floor,
+            short_hashes(keys),
         )
         alone = np.arange(len(keys)) if groups is None else groups
         return Learnt(model, fitted.held_out, targets, weights, alone, keys)

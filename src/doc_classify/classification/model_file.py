@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, replace
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +30,23 @@ from doc_classify.errors import ConfigurationError
 from doc_classify.taxonomy import Taxonomy
 
 SUFFIX = ".safetensors"
-_FORMAT = "doc-classify model"
-_FORMAT_VERSION = 1
+FORMAT = "doc-classify model"
+_FORMAT_VERSION = 2
+"""To be raised with every change of what is in the file."""
+_FIELDS = {
+    "format",
+    "version",
+    "features",
+    "taxonomy",
+    "taxonomy_fingerprint",
+    "trust",
+    "floor",
+    "provenance",
+}
 _MAX_BYTES, _MAX_HEADER = 256_000_000, 16_000_000
 _SHOWN = 200
+_SIDES: Final = ("left", "right")
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,9 @@ class TrainedModel:
     ``calibration`` is None where there were too few documents to say what a margin means.
     ``floor`` is the least score of the category ``other`` where there were no documents of it to
     learn from: it is then what is left when no other category is likely enough. None elsewhere.
+    ``learnt_from`` are the labelled documents it was trained on (see :func:`short_hashes`),
+    ascending, so that an evaluation can tell them from others; empty where their hashes were not
+    known.
     """
 
     taxonomy: Taxonomy
@@ -69,6 +88,13 @@ class TrainedModel:
     calibration: Calibration | None
     provenance: Provenance
     floor: float | None = None
+    learnt_from: NDArray[np.uint64] = field(default_factory=lambda: short_hashes(()))
+
+    def knows(self, sha256: str) -> bool:
+        """Whether a document with these bytes was among those that it was trained on."""
+        wanted = short_hashes((sha256,))
+        first, after = (np.searchsorted(self.learnt_from, wanted, side) for side in _SIDES)
+        return bool((after > first).any())
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -117,8 +143,12 @@ class TrainedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """The same without the date: trained once more on the same, it gives the same answers."""
-        undated = replace(self, provenance=replace(self.provenance, created=""))
+        """The same without what makes no difference to answers: the date, hashes of documents."""
+        undated = replace(
+            self,
+            provenance=replace(self.provenance, created=""),
+            learnt_from=short_hashes(()),
+        )
         return model_digest(undated.to_bytes())
 
     def to_bytes(self) -> bytes:
@@ -130,13 +160,14 @@ class TrainedModel:
             "idf": self.head.idf,
             "weights": self.head.weights,
             "bias": self.head.bias,
+            "learnt_from": self.learnt_from,
         }
         if self.calibration:
             tensors["calibration"] = np.array(
                 [self.calibration.margins, self.calibration.probabilities]
             )
         header = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "version": _FORMAT_VERSION,
             "features": FEATURES_VERSION,
             "taxonomy": self.taxonomy.to_dict(),
@@ -197,6 +228,13 @@ class TrainedModel:
         return cls.from_bytes(read_file(path, _MAX_BYTES), f"the model {path}")
 
 
+def short_hashes(keys: Iterable[str]) -> NDArray[np.uint64]:
+    """The first 64 bits of each key that is a SHA-256 in lower-case hex, ascending; no others."""
+    return np.array(
+        sorted({int(key[:16], 16) for key in keys if _HASH.fullmatch(key)}), dtype=np.uint64
+    )
+
+
 def other_place(names: tuple[str, ...]) -> int | None:
     """Where the category ``other`` stands among the names; None where it is not there."""
     return next((at for at, name in enumerate(names) if is_other(name)), None)
@@ -230,7 +268,8 @@ def read_file(path: Path, most: int) -> bytes:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file beside, then put it in its place, so that no reader meets half of it."""
-    beside = path.with_name(f".{path.name}.new")
+    # Two that write the same at once do not write into one file.
+    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         beside.write_bytes(data)
         beside.replace(path)
@@ -250,15 +289,37 @@ def safetensors_header(data: bytes) -> Any:
     return json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["doc_classify"])
 
 
+def file_kind(path: Path) -> str | None:
+    """What a file of doc-classify says it is, whatever its version; None for other files.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is no regular file.
+    """
+    try:
+        if not path.is_file():
+            raise ConfigurationError(f"{path} is no regular file")
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            if not 2 <= size <= _MAX_HEADER:
+                return None
+            header = json.loads(file.read(size))
+        return str(json.loads(header["__metadata__"]["doc_classify"])["format"])
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from error
+    except (LookupError, RecursionError, TypeError, ValueError):
+        return None
+
+
 def _header(data: bytes) -> dict[str, Any]:
     header = safetensors_header(data)
-    if not isinstance(header, dict) or header.get("format") != _FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("it is a file of another kind")
-    versions = header["version"], header["features"]
-    if versions != (_FORMAT_VERSION, FEATURES_VERSION):
+    versions = header.get("version"), header.get("features")
+    if versions != (_FORMAT_VERSION, FEATURES_VERSION) or set(header) != _FIELDS:
         raise ConfigurationError(
-            f"it is of version {versions[0]}.{versions[1]}, and this doc-classify reads "
-            f"{_FORMAT_VERSION}.{FEATURES_VERSION}: train it again with 'doc-classify train'"
+            "it was made by another version of doc-classify (format "
+            f"{str(versions[0])[:20]}.{str(versions[1])[:20]}, and this one reads "
+            f"{_FORMAT_VERSION}.{FEATURES_VERSION}): train it again with 'doc-classify train'"
         )
     return header
 
@@ -284,6 +345,11 @@ def _model(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> TrainedM
         if (np.diff(line, axis=1) < 0).any() or line[1].min() < 0 or line[1].max() > 1:
             raise ValueError("its calibration does not rise from 0 to 1")
         calibration = Calibration(tuple(line[0].tolist()), tuple(line[1].tolist()))
+    learnt_from = tensors.pop("learnt_from")
+    if learnt_from.dtype != np.uint64 or learnt_from.ndim != 1:
+        raise ValueError("its 'learnt_from' has the wrong type or shape")
+    if (learnt_from[1:] <= learnt_from[:-1]).any():
+        raise ValueError("its 'learnt_from' does not ascend")
     if tensors:
         raise ValueError(f"it has unknown parts {sorted(tensors)}")
     trust = float(header["trust"])
@@ -307,6 +373,7 @@ def _model(header: dict[str, Any], tensors: dict[str, NDArray[Any]]) -> TrainedM
         calibration,
         Provenance(created, counts, digest, prior),
         floor,
+        learnt_from,
     )
 
 

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from doc_classify.classification.base import Classifier
 from doc_classify.classification.chat import ChatBackend
@@ -16,6 +17,9 @@ from doc_classify.errors import ConfigurationError, ServerError, ServerSetupErro
 from doc_classify.records import CASCADE
 from doc_classify.settings import Settings
 from doc_classify.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from doc_classify.classification.model_file import TrainedModel
 
 EMBEDDED = "embedded"
 _AUTO_SERVER, _AUTO_ELSE = "ollama", EMBEDDED
@@ -52,11 +56,10 @@ def taxonomy_of(settings: Settings, given: Taxonomy | None = None) -> Taxonomy:
         ConfigurationError: the taxonomy or the model cannot be used, or a model is to be used with
             other categories than it was trained for.
     """
-    if settings.classifier != EMBEDDED or settings.embedded_model is None:
+    model = trained_model(settings)
+    if model is None:
         return given or settings.make_taxonomy()
-    from doc_classify.classification.model_file import TrainedModel
-
-    own = TrainedModel.load(settings.embedded_model).taxonomy
+    own = model.taxonomy
     if given or settings.categories or settings.taxonomy:
         wanted = given or settings.make_taxonomy()
         if set(wanted.names) != set(own.names):
@@ -123,8 +126,8 @@ async def open_classifier(
         yield chosen
 
 
-def trained_digest(settings: Settings) -> str | None:
-    """Digest of the trained model that the settings name; None where they name none.
+def trained_model(settings: Settings) -> TrainedModel | None:
+    """The trained model that the settings name; None where they name none.
 
     Raises:
         ConfigurationError: it cannot be used.
@@ -133,7 +136,17 @@ def trained_digest(settings: Settings) -> str | None:
         return None
     from doc_classify.classification.model_file import TrainedModel
 
-    return TrainedModel.load(settings.embedded_model).digest
+    return TrainedModel.load(settings.embedded_model)
+
+
+def trained_digest(settings: Settings) -> str | None:
+    """Digest of the trained model that the settings name; None where they name none.
+
+    Raises:
+        ConfigurationError: it cannot be used.
+    """
+    model = trained_model(settings)
+    return model.digest if model else None
 
 
 def _trained(path: Path, taxonomy: Taxonomy, digest: str | None) -> Chosen:

@@ -25,7 +25,7 @@ from doc_classify.classification.model_file import (
 )
 from doc_classify.errors import ConfigurationError
 
-_FORMAT = "doc-classify training rows"
+FORMAT = "doc-classify training rows"
 _FORMAT_VERSION = 1
 _MAX_BYTES = 4_000_000_000
 _MAX_NAME = 1_000
@@ -58,7 +58,7 @@ def save_rows(training: TrainingSet, model: TrainedModel, path: Path) -> None:
         "group": np.array([places[one.group] for one in examples], np.uint32),
     }
     header = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "version": _FORMAT_VERSION,
         "features": FEATURES_VERSION,
         "data": model.provenance.data,
@@ -86,7 +86,7 @@ def load_rows(model: TrainedModel, path: Path) -> TrainingSet:
     data = read_file(path, _MAX_BYTES)
     try:
         header = safetensors_header(data)
-        if not isinstance(header, dict) or header.get("format") != _FORMAT:
+        if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError("it is a file of another kind")
         tensors = load(data)
         if header["data"] != model.provenance.data:

@@ -98,6 +98,8 @@ def evaluate(
             on_choice=lambda reason: click.echo(f"Classifier {one_line(reason)}", err=True),
         )
     click.echo(json.dumps(asdict(found)) if as_json else "\n".join(report.lines(found)))
+    if found.trained_with:
+        click.echo(f"Warning: {report.flattered(found)}", err=True)
     if html_file:
         html_file.write_text(page(found), "utf-8")
         click.echo(f"Page: {shown_path(html_file)}", err=True)

@@ -180,6 +180,11 @@ def llm_limits(function: _F) -> _F:
     return function
 
 
+def _is_file(model: str) -> bool:
+    """Whether a model is meant to be a file, even one that is not there: Ollama's are names."""
+    return model.endswith(".safetensors") or model[:1] in "./~" or Path(model).is_file()
+
+
 def settings_from(
     *, model: str | None = None, address: str | None = None, **options: Any
 ) -> Settings:
@@ -194,7 +199,7 @@ def settings_from(
         ConfigurationError: a value cannot be used, or the classifier takes no model or address.
     """
     settings = load_settings(**options)
-    if model is not None and settings.classifier == "auto" and Path(model).is_file():
+    if model is not None and settings.classifier == "auto" and _is_file(model):
         # Ollama's models are names; to let another classifier decide would be a surprise.
         settings = settings.changed(classifier="embedded")
     for value, fields, what in (

@@ -38,10 +38,12 @@ def train_unlabelled(
     taxonomy = _taxonomy(run, settings)
     documents = _documents(folder, run, settings, taxonomy, gathered, quiet=as_json)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    model, report = self_train(documents, taxonomy, created=now)
+    try:
+        model, report = self_train(documents, taxonomy, created=now)
+    finally:  # where nothing could be learnt, they say why
+        for message in gathered.messages:
+            click.echo(one_line(message), err=True)
     model.save(output)
-    for message in gathered.messages:
-        click.echo(one_line(message), err=True)
     if as_json:
         found = {
             "model": str(output),

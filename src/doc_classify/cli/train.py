@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -98,6 +99,8 @@ def train(
     With --self-train, the surest answers of the classifier that needs no training are the labels.
     That helps most where the categories are topics. Where it cannot help, no model is written.
     """
+    from doc_classify.classification.model_file import FORMAT, file_kind
+    from doc_classify.classification.training_file import FORMAT as ROWS_FORMAT
     from doc_classify.classification.training_file import rows_path, save_rows
     from doc_classify.training.judging import judge
     from doc_classify.training.sources import Gathered
@@ -109,7 +112,21 @@ def train(
         raise ConfigurationError("-o says where the model is to be written")
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"there is no folder {shown_path(path.absolute().parent)}")
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise ConfigurationError(f"cannot write to {shown_path(path.absolute().parent)}")
+    rows = rows_path(path)
+    for file, kind in ((path, FORMAT), (rows, ROWS_FORMAT)):
+        if file.exists() and file_kind(file) != kind:
+            raise ConfigurationError(
+                f"{shown_path(file)} is not what doc-classify trains, and is not replaced"
+            )
     settings = settings_from(**fields)
+    if (update or from_run) and (fields["categories"] or fields["taxonomy"]):
+        raise ConfigurationError(
+            "the categories are those of the model or of the run: leave -c and --taxonomy out"
+        )
+    if update and not zero_shot:
+        raise ConfigurationError("--update goes on as the model began: leave --no-zero-shot out")
     if self_train:
         if from_corrections or update or cautious is not None or not zero_shot:
             raise ConfigurationError(
@@ -130,7 +147,6 @@ def train(
         raise ConfigurationError(f"there is nothing to learn from{source.why_nothing(training)}")
     learnt = training.learn(datetime.now(UTC).isoformat(timespec="seconds"))
     learnt.model.save(path)
-    rows = rows_path(path)
     if keep_rows:
         save_rows(training, learnt.model, rows)
     else:
@@ -185,7 +201,7 @@ class _Source:
         from doc_classify.taxonomy import Taxonomy
 
         named = self._settings.categories or self._settings.taxonomy
-        if self._run is not None:
+        if self._run is not None or (self._corrections and not named):
             with self._store() as store:
                 stored: Any = run_of(store, self._run).spec.settings
             taxonomy = Taxonomy.from_dict(stored["taxonomy"], "stored run")
@@ -216,6 +232,11 @@ class _Source:
 
     def why_nothing(self, training: TrainingSet) -> str:
         """The likeliest reason why no document was found."""
+        if self._gathered.failed and self.files is None:
+            return (
+                f": of {self._gathered.failed:,} documents no text is stored (a run with --force "
+                "and store_text keeps them)"
+            )
         if self._corrections:
             return f": no correction holds for {', '.join(training.taxonomy.names)} (see -c)"
         return ""

@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from doc_classify.classification.opening import trained_model
 from doc_classify.errors import ConfigurationError
 from doc_classify.evaluation.labels import Labels
 from doc_classify.evaluation.result import (
@@ -69,17 +70,26 @@ def evaluate(
         info = processor.store.run(stats.run_id)
         if info is None or not stats.seen:
             raise ConfigurationError(f"{shown_path(labels.root)} holds no labelled documents")
-        answers = Answers(labels)
+        model = trained_model(settings)
+        answers = Answers(labels, model.knows if model and len(model.learnt_from) else None)
         for row in processor.store.results(stats.run_id):
             answers.add(row)
         return answers.evaluation(taxonomy, info, stats)
 
 
 class Answers:
-    """Counts answers as they come; of a single document only numbers are kept."""
+    """Counts answers as they come; of a single document only numbers are kept.
 
-    def __init__(self, labels: Labels) -> None:
+    Args:
+        labels: the right answers.
+        known: says by the hash of a document's bytes whether the classifier was trained with it;
+            None where nobody knows.
+    """
+
+    def __init__(self, labels: Labels, known: Callable[[str], bool] | None = None) -> None:
         self._labels = labels
+        self._known = known
+        self._trained_with = 0
         self._pairs: Counter[tuple[str, str]] = Counter()
         self._failed: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
@@ -103,6 +113,8 @@ class Answers:
             self._failed[label] += 1
             self._failures[row.failure.kind if row.failure else row.status.value] += 1
             return
+        if self._known and row.sha256:
+            self._trained_with += self._known(row.sha256)
         right = row.category == label
         self._pairs[label, row.category] += 1
         self._reviewed[row.needs_review, right] += 1
@@ -157,6 +169,7 @@ class Answers:
             contradicting=self._contradicting,
             unlabelled=self._labels.unlabelled,
             missing=self._labels.missing,
+            trained_with=self._trained_with if self._known else None,
             accuracy=_share(right, answered),
             accuracy_95=wilson(right, answered),
             accuracy_bootstrap=bootstrap(

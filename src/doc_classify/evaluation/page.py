@@ -11,7 +11,7 @@ from html import escape
 from importlib.resources import files
 
 from doc_classify.evaluation import plots
-from doc_classify.evaluation.report import of_interval
+from doc_classify.evaluation.report import flattered, of_interval
 from doc_classify.evaluation.result import CategoryScore, Evaluation
 from doc_classify.evaluation.statistics import Interval
 from doc_classify.terminal import one_line
@@ -48,6 +48,8 @@ def _body(found: Evaluation) -> Iterator[str]:
         f"from {_text(found.labels)}. Fingerprint of the results: "
         f"<code>{_text(found.fingerprint)}</code></p></header>"
     )
+    if found.trained_with:
+        yield f"<p><strong>{_text(flattered(found))}.</strong></p>"
     yield from _headline(found)
     yield from _categories(found)
     yield from _confusion(found)
@@ -260,6 +262,11 @@ def _details(found: Evaluation) -> Iterator[str]:
         ("of them labelled otherwise", f"{found.contradicting:,}"),
         ("Files without a label", f"{found.unlabelled:,}"),
         ("Labelled files that are not there", f"{found.missing:,}"),
+        *(
+            [("Documents that the model was trained with", f"{found.trained_with:,}")]
+            if found.trained_with is not None
+            else []
+        ),
         ("Wall clock", f"{speed.wall_seconds:.1f} s"),
         ("Documents a second", f"{speed.documents_per_second:,.1f}"),
         ("Reading", f"{speed.extract_seconds:.2f} s of CPU"),

@@ -73,8 +73,18 @@ def _counts(found: Evaluation) -> Iterator[str]:
         yield f"  left out: {found.copies:,} {what}{against}"
     if found.unlabelled:
         yield f"  left out: {found.unlabelled:,} files without a label"
+    if found.trained_with:
+        yield f"  {flattered(found)}"
     if found.missing:
         yield f"  not there: {found.missing:,} labelled files"
+
+
+def flattered(found: Evaluation) -> str:
+    """What to say of documents that the model was trained with."""
+    return (
+        f"the model was trained with {found.trained_with:,} of the {found.answered:,} documents "
+        "that got an answer: these figures flatter it"
+    )
 
 
 def _categories(found: Evaluation) -> Iterator[str]:

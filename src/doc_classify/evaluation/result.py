@@ -84,6 +84,8 @@ class Evaluation:
             are labelled otherwise than the first.
         unlabelled: files without a label, not looked at.
         missing: labels of files that are not there.
+        trained_with: of those answered, with which the model was trained: figures on these flatter.
+            None where that is not known, or nothing was trained.
         accuracy: right of answered; ``accuracy_95`` is Wilson's interval, ``accuracy_bootstrap``
             the bootstrap's. None without answers.
         accuracy_of_all: right of labelled: with failures as wrong.
@@ -110,6 +112,7 @@ class Evaluation:
     contradicting: int
     unlabelled: int
     missing: int
+    trained_with: int | None
     accuracy: float | None
     accuracy_95: Interval | None
     accuracy_bootstrap: Interval | None

@@ -49,7 +49,8 @@ class LabelledFiles:
             names = {
                 entry.name
                 for entry in self.path.iterdir()
-                if entry.is_dir() and not entry.name.startswith(".")
+                # Links to folders are not followed, so that none of them can be a category.
+                if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith(".")
             }
         else:
             raise ConfigurationError(f"{path} is no folder, and no .csv file with labels")
