@@ -305,7 +305,9 @@ def test_a_student_that_learns_nothing_is_given_up_or_the_run_stops(folder, url)
         much = ("--agreement", "0.97")
         run(folder, url, double, *much, "--if-hopeless", "stop", code=3)
         [lot] = lots(url)
-        assert lot["hopeless"]["reason"] == "student_too_weak" and not lot["certificate"]
+        # How soon that is clear depends on what is drawn.
+        assert lot["hopeless"]["reason"] in ("student_too_weak", "too_many_categories")
+        assert not lot["certificate"]
         asked = questions(double).total()
         assert asked < COUNT
         said = run(folder, url, double, *much)

@@ -258,7 +258,7 @@ def test_an_llm_server_that_is_away(place: Place, start_worker):
 @on_postgresql
 def test_connections_of_a_run_at_work(place: Place, start_worker):
     start_worker()
-    for number in range(300):
+    for number in range(1500):
         (place.documents / f"more-{number}.txt").write_text(f"Report {number}\n" * 3000)
     place.submit()
     found = place.json("status")["distributed"]

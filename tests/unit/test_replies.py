@@ -75,9 +75,9 @@ def test_an_answer_of_any_length_is_read_in_little_time(text: str) -> None:
         lambda: ollama_replies.read_reply(ollama, 4096, "here"),
         lambda: _failure(failed),
     ):
-        start = time.perf_counter()
+        start = time.thread_time()  # whatever else the machine does
         read()
-        assert time.perf_counter() - start < 0.5
+        assert time.thread_time() - start < 0.5
 
 
 def _failure(answer: Answer) -> None:
