@@ -238,6 +238,7 @@ class OllamaDouble:
         if self._site is not None:
             await self._site.stop()
             self._site = None
+        await asyncio.sleep(0.02)  # what was just accepted is no connection yet
         for connection in list(self._runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()
