@@ -363,3 +363,19 @@ def test_an_audit_draws_from_what_the_student_decided(store):
     assert ledger.samples.draw(lot.id, 10, AUDIT, 100, decided=SPEC) == 12
     fresh = ids(flat(ledger.samples.unanswered(run_id, lot.id, SPEC, 9)))
     assert fresh <= ids(rest[:20])
+
+
+def test_what_was_drawn_or_has_another_file_is_left_to_the_llm(store):
+    """It counts as the LLM's, or would be judged by another name than when it was scored."""
+    ledger = LotLedger(store)
+    _, lot = made(store, range(8))
+    ledger.samples.draw(lot.id, 1, CALIBRATE, 2)
+    again = store.start_run(SPEC)
+    moved = replace(hashed(7), source=Source("file:///documents/renamed.txt", 10, 1))
+    store.register(again, [*map(hashed, range(7)), moved], only_listed=True)
+    tasks = flat(ledger.pending(again, lot.id, SPEC))
+    assert len(tasks) == 8
+    sample = {one.document_id for one in ledger.samples.stage(lot.id, 1)}
+    for task in tasks:
+        renamed = task.source.uri.endswith("renamed.txt")
+        assert task.llm_only == (task.document_id in sample or renamed)

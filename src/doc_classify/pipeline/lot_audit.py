@@ -12,7 +12,7 @@ from doc_classify.classification.llm import LlmClassifier
 from doc_classify.errors import ConfigurationError, ServerSetupError
 from doc_classify.pipeline.equipment import Equipment
 from doc_classify.pipeline.judging import LotJudge
-from doc_classify.pipeline.lot_journal import judged_of
+from doc_classify.pipeline.lot_journal import judged
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.stages import Stages
 from doc_classify.storage.base import RunInfo, Task
@@ -39,9 +39,7 @@ def faults_of(ledger: LotLedger, lot: Lot) -> list[str] | None:
     stage = next((stage for round_, stage in calibrated if round_ == certificate.round), None)
     if stage is None:
         return ["the sample that it rests on is not there"]
-    return cascade.verify(
-        certificate, [judged_of(one) for one in ledger.samples.stage(lot.id, stage)]
-    )
+    return cascade.verify(certificate, judged(ledger.samples.stage(lot.id, stage)))
 
 
 class LotAudit:
@@ -112,7 +110,7 @@ class LotAudit:
 
     async def _ask(self, lot: Lot, stage: int) -> None:
         info = self._info
-        for _ in range(_TRIES):
+        for tried in range(1, _TRIES + 1):
             judge = LotJudge(
                 self._ledger,
                 self._equipment,
@@ -121,6 +119,7 @@ class LotAudit:
                 lot,
                 lambda: info.stats.total_processing_time,
                 is_sample=True,
+                is_last=tried == _TRIES,
             )
             stages = Stages(self._store, self._equipment, info.run_id, judge=judge)
             batches = self._ledger.samples.unanswered(info.run_id, lot.id, info.spec, stage)

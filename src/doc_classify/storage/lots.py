@@ -208,6 +208,9 @@ class LotLedger:
     ) -> Iterator[list[Task]]:
         """What the run has to do of the lot, batch by batch, in the order of its files.
 
+        The LLM alone may decide about what was drawn, which counts as the LLM's, and about what has
+        another file than it had in the lot: the student would judge by another name.
+
         Args:
             run_id: the run.
             lot_id: the lot.
@@ -228,6 +231,8 @@ class LotLedger:
                     files.c.size,
                     files.c.mtime_ns,
                     files.c.document_id.label("now"),
+                    lot_documents.c.role,
+                    lot_documents.c.file_id.label("first"),
                 )
                 .join(files, files.c.id == run_files.c.file_id)
                 .join(documents, documents.c.id == run_files.c.document_id)
@@ -241,7 +246,11 @@ class LotLedger:
             def work(connection: Connection, query: Any = query) -> tuple[list[Task], int]:
                 rows = connection.execute(query).all()
                 last = rows[-1].file_id if len(rows) == BATCH else 0
-                return lot_rows.tasks(connection, run_id, spec, rows), last
+                made = lot_rows.tasks(connection, run_id, spec, rows)
+                return [
+                    replace(task, llm_only=row.role is not None or row.first != row.file_id)
+                    for task, row in zip(made, rows, strict=True)
+                ], last
 
             found, after = self._store.read(work)
             if found:
