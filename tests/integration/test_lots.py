@@ -21,7 +21,7 @@ from doc_classify.records import (
 )
 from doc_classify.storage.base import Hashed, RunSpec, Store
 from doc_classify.storage.lot_rows import AUDIT, CALIBRATE, POOL, TRAIN, place
-from doc_classify.storage.lots import FINISHED, Lot, LotLedger
+from doc_classify.storage.lots import FINISHED, SUPERSEDED, Lot, LotLedger
 
 SPEC = RunSpec(
     source="/documents",
@@ -379,3 +379,34 @@ def test_what_was_drawn_or_has_another_file_is_left_to_the_llm(store):
     for task in tasks:
         renamed = task.source.uri.endswith("renamed.txt")
         assert task.llm_only == (task.document_id in sample or renamed)
+
+
+@pytest.mark.parametrize("source", ["/documents", "/documents/sub"])
+def test_a_lot_whose_documents_went_into_another_promises_nothing(store, source):
+    """Else it would count what another student decided by another threshold."""
+    ledger = LotLedger(store)
+    run_id, lot = made(store)
+    [task, *_] = flat(ledger.pending(run_id, lot.id, SPEC))
+    spec = replace(SPEC, source=source)
+    second = begun(store, range(35, 60), spec)
+    assert ledger.unfinished(second, spec) == []
+    later = ledger.make(second, spec)
+    assert later is not None and later.state == "open"
+    assert ledger.lot(lot.id).state == SUPERSEDED
+    # Who still works on it decides nothing more by its student, and cannot close it.
+    student = answered(task, decided_by=STUDENT, usage=None)
+    with pytest.raises(LotTakenError):
+        ledger.record(run_id, lot.id, SPEC, [student], 1.0)
+    with pytest.raises(LotTakenError):
+        ledger.write_journal(lot.id, lot.revision, {"steps": []}, FINISHED)
+    assert ledger.unfinished(begun(store, range(40)), SPEC) == []
+    # What the LLM said is kept all the same.
+    ledger.record(run_id, lot.id, SPEC, [answered(task)], 1.0)
+    assert store.run(run_id).stats.classified == 1
+
+
+def test_lots_that_share_nothing_leave_each_other_alone(store):
+    ledger = LotLedger(store)
+    _, lot = made(store)
+    _, other = made(store, range(40, 60), replace(SPEC, source="/elsewhere"))
+    assert {ledger.lot(one.id).state for one in (lot, other)} == {"open"}
