@@ -317,3 +317,8 @@ def is_permanent(kind: str) -> bool:
 def is_of_extraction(kind: str) -> bool:
     """Whether the failure is one of reading the document, which any classifier would meet."""
     return kind in _EXTRACTION_KINDS
+
+
+def may_be_read_later(kind: str) -> bool:
+    """Whether nobody could read the document this time, although it is still there."""
+    return not is_permanent(kind) and kind != SourceChangedError.kind

@@ -103,6 +103,11 @@ def lot_lines(lots: Sequence[Mapping[str, Any]]) -> list[str]:
 def _lot_lines(lot: Mapping[str, Any]) -> list[str]:
     said, outcome = lot["summary"], lot["outcome"]
     head = f"Cascade, lot {lot['lot']} of {lot['population']:,} documents: "
+    if lot["state"] == "superseded":
+        return [
+            f"{head}left unfinished, and taken over by a later lot: nothing is promised for what "
+            "its student had decided by then"
+        ]
     if lot["hopeless"]:
         return [f"{head}nothing to save: {one_line(lot['hopeless']['message'])}"]
     if said is None:

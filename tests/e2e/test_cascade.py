@@ -49,6 +49,15 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'ledger.db'}"
 
 
+@pytest.fixture(scope="module")
+def certified(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The database of a finished run."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('certified') / 'ledger.db'}"
+    with OllamaDouble(oracle, slots=8) as server:
+        run(folder, url, server)
+    return url
+
+
 def rows(url: str) -> list[Any]:
     store = open_store(url)
     try:
@@ -148,6 +157,48 @@ def test_a_certificate_that_does_not_follow_from_its_sample_is_told(folder, doub
     store.close()
     [lot] = other("certificate", url=url, code=1)["lots"]
     assert lot["faults"]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (("certificate", "lot", "population"), 10**6, "documents, not"),
+        (("certificate", "decision", "threshold"), -1.0, "threshold is"),
+        (("certificate", "decision", "most_wrong"), 0, "most_wrong is"),
+        (("certificate", "looks", 0, "version"), "0" * 64, "step by step"),
+        (("certificate", "looks", 0, "asked"), 1, "step by step"),
+        (("certificate", "round"), 7, "damaged"),
+        (("summary", "certified_agreement"), 0.999, "summary"),
+        (("certificate",), "x", "damaged"),
+        (("steps",), None, "damaged"),
+    ],
+)
+def test_a_tampered_journal_is_told(certified, place, value, said):
+    from sqlalchemy import update
+
+    from doc_classify.pipeline.lot_audit import faults_of
+    from doc_classify.storage.lots import LotLedger
+    from doc_classify.storage.schema import lots as table
+
+    store = open_store(certified)
+    try:
+        ledger = LotLedger(store)
+        lot = ledger.lot(1)
+        assert faults_of(ledger, lot) == []
+        journal = json.loads(json.dumps(lot.journal))
+        within = journal
+        for key in place[:-1]:
+            within = within[key]
+        within[place[-1]] = value
+        with store.engine.begin() as connection:
+            connection.execute(update(table).values(journal=journal))
+        try:
+            assert any(said in fault for fault in faults_of(ledger, ledger.lot(1)))
+        finally:
+            with store.engine.begin() as connection:
+                connection.execute(update(table).values(journal=lot.journal))
+    finally:
+        store.close()
 
 
 def test_an_audit_by_another_llm_proves_nothing(folder, double, url):
@@ -390,6 +441,33 @@ def test_no_more_is_asked_than_the_limit_allows(folder, double, url):
     assert lot["faults"] == [] and lot["summary"]["wanted_agreement"] is None
     assert 0.5 < lot["summary"]["certified_agreement"] < 1
     assert agreement(rows(url)) >= lot["summary"]["certified_agreement"]
+
+
+def test_what_the_llm_has_answered_before_costs_nothing_of_the_limit(folder, double, url, tmp_path):
+    some = tmp_path / "some"
+    some.mkdir()
+    for file in sorted(folder.iterdir())[::2]:
+        (some / file.name).write_bytes(file.read_bytes())
+    run(some, url, double, "--classifier", "ollama")
+    said = run(folder, url, double, "--max-llm-calls", "150")
+    assert said["llm_calls"] <= 150 and said["classified"] == COUNT
+    [lot] = other("certificate", url=url)["lots"]
+    assert lot["known"] == COUNT / 2 and lot["faults"] == []
+    assert agreement(rows(url)) >= lot["summary"]["certified_agreement"]
+
+
+def test_what_the_student_said_is_nothing_to_learn_from(certified, tmp_path):
+    """A model learns from the LLM's answers of a cascade, and from what people say of any."""
+    found = rows(certified)
+    mine = [row for row in found if row.classifier == "student"]
+    wrong = mine[0]
+    arguments = ["correct", uri_to_path(wrong.uri), "letters", "--database-url", certified]
+    subprocess.run([sys.executable, "-m", "doc_classify", *arguments], check=True)
+    [lot] = lots(certified)
+    model = str(tmp_path / "model.safetensors")
+    newest = other("status", url=certified)["run_id"]
+    said = other("train", "--from-run", newest, "-o", model, url=certified)
+    assert said["documents"] == lot["outcome"]["llm"] + 1
 
 
 def test_the_promise_can_be_for_the_students_share(folder, double, url):

@@ -21,7 +21,7 @@ from doc_classify.records import (
 )
 from doc_classify.storage.base import Hashed, RunSpec, Store
 from doc_classify.storage.lot_rows import AUDIT, CALIBRATE, POOL, TRAIN, place
-from doc_classify.storage.lots import FINISHED, Lot, LotLedger
+from doc_classify.storage.lots import FINISHED, SUPERSEDED, Lot, LotLedger
 
 SPEC = RunSpec(
     source="/documents",
@@ -363,3 +363,50 @@ def test_an_audit_draws_from_what_the_student_decided(store):
     assert ledger.samples.draw(lot.id, 10, AUDIT, 100, decided=SPEC) == 12
     fresh = ids(flat(ledger.samples.unanswered(run_id, lot.id, SPEC, 9)))
     assert fresh <= ids(rest[:20])
+
+
+def test_what_was_drawn_or_has_another_file_is_left_to_the_llm(store):
+    """It counts as the LLM's, or would be judged by another name than when it was scored."""
+    ledger = LotLedger(store)
+    _, lot = made(store, range(8))
+    ledger.samples.draw(lot.id, 1, CALIBRATE, 2)
+    again = store.start_run(SPEC)
+    moved = replace(hashed(7), source=Source("file:///documents/renamed.txt", 10, 1))
+    store.register(again, [*map(hashed, range(7)), moved], only_listed=True)
+    tasks = flat(ledger.pending(again, lot.id, SPEC))
+    assert len(tasks) == 8
+    sample = {one.document_id for one in ledger.samples.stage(lot.id, 1)}
+    for task in tasks:
+        renamed = task.source.uri.endswith("renamed.txt")
+        assert task.llm_only == (task.document_id in sample or renamed)
+
+
+@pytest.mark.parametrize("source", ["/documents", "/documents/sub"])
+def test_a_lot_whose_documents_went_into_another_promises_nothing(store, source):
+    """Else it would count what another student decided by another threshold."""
+    ledger = LotLedger(store)
+    run_id, lot = made(store)
+    [task, *_] = flat(ledger.pending(run_id, lot.id, SPEC))
+    spec = replace(SPEC, source=source)
+    second = begun(store, range(35, 60), spec)
+    assert ledger.unfinished(second, spec) == []
+    later = ledger.make(second, spec)
+    assert later is not None and later.state == "open"
+    assert ledger.lot(lot.id).state == SUPERSEDED
+    # Who still works on it decides nothing more by its student, and cannot close it.
+    student = answered(task, decided_by=STUDENT, usage=None)
+    with pytest.raises(LotTakenError):
+        ledger.record(run_id, lot.id, SPEC, [student], 1.0)
+    with pytest.raises(LotTakenError):
+        ledger.write_journal(lot.id, lot.revision, {"steps": []}, FINISHED)
+    assert ledger.unfinished(begun(store, range(40)), SPEC) == []
+    # What the LLM said is kept all the same.
+    ledger.record(run_id, lot.id, SPEC, [answered(task)], 1.0)
+    assert store.run(run_id).stats.classified == 1
+
+
+def test_lots_that_share_nothing_leave_each_other_alone(store):
+    ledger = LotLedger(store)
+    _, lot = made(store)
+    _, other = made(store, range(40, 60), replace(SPEC, source="/elsewhere"))
+    assert {ledger.lot(one.id).state for one in (lot, other)} == {"open"}

@@ -10,6 +10,10 @@ from doc_classify.classification.base import ClassifierInput
 from doc_classify.classification.model_file import TrainedModel
 from doc_classify.records import STUDENT, Classification, freeze_scores
 
+_PLACES = 9
+"""Processors may differ in the last bits of a sum. Texts that are alike have to tie all the same,
+or some of them would lie above a threshold that one of them has set."""
+
 
 class StudentClassifier:
     """Classifies as an LLM would, by what it learned from the LLM's answers.
@@ -52,6 +56,6 @@ class StudentClassifier:
         names = self._model.categories
         return Classification(
             category=names[int(best)],
-            score=float(scores[best] - scores[second]),
+            score=round(float(scores[best] - scores[second]), _PLACES),
             scores=freeze_scores(dict(zip(names, scores.tolist(), strict=True))),
         )

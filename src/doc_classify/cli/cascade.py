@@ -121,7 +121,7 @@ def _checked(faults: list[str]) -> list[str]:
 
 def _details(lot: dict[str, Any]) -> list[str]:
     said = lot["summary"]
-    if said is None:
+    if said is None or lot["state"] == "superseded":
         return []
     wanted = said["wanted_agreement"]
     asked = (
@@ -146,10 +146,14 @@ def _details(lot: dict[str, Any]) -> list[str]:
             f"{pool}{version}"
         )
     if said["asked_twice"]:
+        ceiling = (
+            f": no student can agree with it more than about {said['teacher_ceiling']:.1%}"
+            if said["differed"]
+            else ""
+        )
         lines.append(
             f"  the LLM, asked twice about {said['asked_twice']:,}, differed over "
-            f"{said['differed']:,}: no student can agree with it more than about "
-            f"{said['teacher_ceiling']:.1%}"
+            f"{said['differed']:,}{ceiling}"
         )
     for one in said["categories"]:
         certified = one["certified_agreement"]

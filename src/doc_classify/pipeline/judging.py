@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from doc_classify.errors import ServerError
+from doc_classify.errors import ServerError, may_be_read_later
 from doc_classify.pipeline.asking import ReadDocument
 from doc_classify.pipeline.equipment import Equipment
 from doc_classify.records import (
@@ -44,9 +44,12 @@ class LotJudge:
         elapsed: seconds since the run was begun.
         decision: what the student may decide; None: nothing, these are a sample.
 
+        is_sample: they are.
+        is_last: of a sample, what could not be read this time is not tried again.
+
     Attributes:
-        held: outcomes of a sample that were kept back, since the server failed over them: a
-            sample is only one when all of it is there.
+        held: outcomes of a sample that were kept back, since the server failed over them, or they
+            could not be read just now: a sample is only one when all of it is there.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class LotJudge:
         decision: Decision | None = None,
         *,
         is_sample: bool = False,
+        is_last: bool = False,
     ) -> None:
         self._ledger = ledger
         self._equipment = equipment
@@ -69,6 +73,7 @@ class LotJudge:
         self._elapsed = elapsed
         self._decision = decision
         self._is_sample = is_sample
+        self._is_last = is_last
         self._digests: dict[int, bytes] = {}
         self._twins: dict[bytes, list[ReadDocument]] = {}
         self._recent: dict[bytes, Classification] = {}
@@ -79,7 +84,8 @@ class LotJudge:
     ) -> Sequence[Outcome] | None:
         """See :class:`.stages.Judge`."""
         task = read.task
-        if self._decision and found and self._decision.accepts(found.score):
+        sure = self._decision and found and self._decision.accepts(found.score)
+        if found and sure and not task.llm_only:
             return [outcome_of(read, found, STUDENT)]
         if task.answer:
             return [outcome_of(read, task.answer, self._spec.teacher)]
@@ -101,7 +107,7 @@ class LotJudge:
         """See :class:`.stages.Judge`."""
         digest = self._digests.pop(outcome.document_id, None)
         twins = self._twins.pop(digest, []) if digest else []
-        if self._is_sample and outcome.failure and outcome.failure.kind == ServerError.kind:
+        if self._is_sample and outcome.failure and self._may_pass(outcome.failure.kind):
             self.held += 1 + len(twins)
             return []
         if digest is None:
@@ -115,6 +121,9 @@ class LotJudge:
             replace(outcome, text_digest=digest),
             *(outcome_of(twin, found, self._spec.teacher) for twin in twins if found),
         ]
+
+    def _may_pass(self, kind: str) -> bool:
+        return kind == ServerError.kind or (not self._is_last and may_be_read_later(kind))
 
     async def record(self, outcomes: Sequence[Outcome], seconds: float) -> RunStats:
         """See :class:`.stages.Judge`; ``seconds`` of the stages alone are of no interest."""

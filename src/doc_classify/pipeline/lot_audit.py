@@ -12,12 +12,13 @@ from doc_classify.classification.llm import LlmClassifier
 from doc_classify.errors import ConfigurationError, ServerSetupError
 from doc_classify.pipeline.equipment import Equipment
 from doc_classify.pipeline.judging import LotJudge
-from doc_classify.pipeline.lot_journal import judged_of
+from doc_classify.pipeline.lot_journal import judged, summary_of
 from doc_classify.pipeline.plan import Plan
 from doc_classify.pipeline.stages import Stages
 from doc_classify.storage.base import RunInfo, Task
-from doc_classify.storage.lot_rows import AUDIT
+from doc_classify.storage.lot_rows import AUDIT, TRAIN
 from doc_classify.storage.lots import Lot, LotLedger
+from doc_classify.storage.rows import clean_json
 from doc_classify.storage.store import SqlStore
 
 _TRIES = 3
@@ -28,20 +29,31 @@ def faults_of(ledger: LotLedger, lot: Lot) -> list[str] | None:
     if "certificate" not in lot.journal:
         return None
     try:
-        certificate = cascade.Certificate.from_dict(lot.journal["certificate"])
-    except ValueError as error:
-        return [str(error)]
-    calibrated = [
-        (sum(step["kind"] == "train" for step in lot.journal["steps"][:at]) - 1, step["stage"])
-        for at, step in enumerate(lot.journal["steps"])
-        if step["kind"] == "calibrate"
-    ]
-    stage = next((stage for round_, stage in calibrated if round_ == certificate.round), None)
+        return _faults_of(ledger, lot)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return [f"the journal is damaged: {error}"]
+
+
+def _faults_of(ledger: LotLedger, lot: Lot) -> list[str]:
+    certificate = cascade.Certificate.from_dict(lot.journal["certificate"])
+    rounds: list[tuple[Any, Any, int | None]] = []
+    for step in lot.journal["steps"]:
+        if step["kind"] == TRAIN:
+            rounds.append((step["version"], step["asked"], None))
+        else:
+            rounds[-1] = (*rounds[-1][:2], step["stage"])
+    looks = [(look.version, look.asked) for look in certificate.looks]
+    faults = []
+    if certificate.lot.population != lot.population:
+        faults.append(f"the lot has {lot.population} documents, not {certificate.lot.population}")
+    if looks != [one[:2] for one in rounds]:
+        faults.append("its rounds are not those that were recorded step by step")
+    if lot.journal["summary"] != clean_json(summary_of(certificate)):
+        faults.append("the summary says something else than the certificate")
+    stage = rounds[certificate.round][2]
     if stage is None:
-        return ["the sample that it rests on is not there"]
-    return cascade.verify(
-        certificate, [judged_of(one) for one in ledger.samples.stage(lot.id, stage)]
-    )
+        return [*faults, "the sample that it rests on is not there"]
+    return faults + cascade.verify(certificate, judged(ledger.samples.stage(lot.id, stage)))
 
 
 class LotAudit:
@@ -112,7 +124,7 @@ class LotAudit:
 
     async def _ask(self, lot: Lot, stage: int) -> None:
         info = self._info
-        for _ in range(_TRIES):
+        for tried in range(1, _TRIES + 1):
             judge = LotJudge(
                 self._ledger,
                 self._equipment,
@@ -121,6 +133,7 @@ class LotAudit:
                 lot,
                 lambda: info.stats.total_processing_time,
                 is_sample=True,
+                is_last=tried == _TRIES,
             )
             stages = Stages(self._store, self._equipment, info.run_id, judge=judge)
             batches = self._ledger.samples.unanswered(info.run_id, lot.id, info.spec, stage)

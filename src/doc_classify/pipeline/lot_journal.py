@@ -8,6 +8,7 @@ from typing import Any
 
 from doc_classify.classification import cascade
 from doc_classify.classification.cascade import Consistency, Judged, Round
+from doc_classify.errors import may_be_read_later
 from doc_classify.storage.base import RunSpec
 from doc_classify.storage.lot_rows import TRAIN
 from doc_classify.storage.samples import Drawn, Samples
@@ -25,13 +26,25 @@ def history(
             )
             rounds.append(Round(step["version"], step["asked"], expected, chosen=chosen))
         else:
-            sample = tuple(map(judged_of, samples.stage(lot_id, step["stage"])))
+            sample = judged(samples.stage(lot_id, step["stage"]))
             rounds[-1] = replace(rounds[-1], calibration=sample)
     return rounds, Consistency(*samples.consistency(spec.teacher_fingerprint))
 
 
-def judged_of(one: Drawn) -> Judged:
-    """A document of a sample as the engine takes it."""
+def judged(sample: Sequence[Drawn]) -> tuple[Judged, ...]:
+    """The documents of a sample as the engine takes them.
+
+    Of one that could not be read just now nobody knows what the student would have said; documents
+    like it may be read by the time that the rest is decided. So it counts as the surest of all
+    disagreements.
+    """
+    surest = max((one.score for one in sample if one.score is not None), default=0.0) + 1.0
+    return tuple(_judged(one, surest) for one in sample)
+
+
+def _judged(one: Drawn, surest: float) -> Judged:
+    if one.failure is not None and may_be_read_later(one.failure):
+        return Judged(surest, False)
     if one.failure is not None:
         # The student might still have answered it, unless nobody could read it.
         return Judged(one.score, one.unreadable, one.guess)

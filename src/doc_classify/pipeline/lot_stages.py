@@ -63,8 +63,8 @@ class LotStages:
         """
         await self._equipment.employ(self._plan.worker_config())
         held = 0
-        for _ in range(_TRIES):
-            judge = self._judge(None, is_sample=True)
+        for tried in range(1, _TRIES + 1):
+            judge = self._judge(None, is_sample=True, is_last=tried == _TRIES)
             await self._take(
                 self._samples.unanswered(self._run_id, self._lot.id, self._spec, stage), judge
             )
@@ -117,7 +117,9 @@ class LotStages:
             await self._employ_student(version)
         await self._take(batches, self._judge(decision))
 
-    def _judge(self, decision: Decision | None, *, is_sample: bool = False) -> LotJudge:
+    def _judge(
+        self, decision: Decision | None, *, is_sample: bool = False, is_last: bool = False
+    ) -> LotJudge:
         return LotJudge(
             self._ledger,
             self._equipment,
@@ -127,6 +129,7 @@ class LotStages:
             self._elapsed,
             decision,
             is_sample=is_sample,
+            is_last=is_last,
         )
 
     async def _take(self, batches: Iterator[list[Task]], judge: Judge) -> None:

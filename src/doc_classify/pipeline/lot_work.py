@@ -94,7 +94,8 @@ class LotWork:
         most = lot.population if budget is None else min(budget, lot.population)
         self._repeated = min(REPEATED, int(_REPEATED_SHARE * most))
         if budget is not None:
-            budget -= self._repeated
+            # What the LLM has answered before costs nothing, but is counted as asked about.
+            budget += lot.known - self._repeated
         self._terms = cascade.Lot(
             population=lot.population,
             categories=len(self._plan.taxonomy.names),

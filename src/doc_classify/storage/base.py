@@ -78,6 +78,7 @@ class Task:
         crashes: workers that died on the document in earlier attempts under this fingerprint.
         sha256: of the document, as it was when it was registered.
         answer: what the LLM of a cascade has said of the document before, None where nothing.
+        llm_only: the student of a cascade may not decide about it.
     """
 
     document_id: int
@@ -87,6 +88,7 @@ class Task:
     crashes: int = 0
     sha256: str = ""
     answer: Classification | Failure | None = None
+    llm_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ DRAWN = (TRAIN, CALIBRATE, AUDIT, CHOSEN)
 """The LLM is asked about these."""
 
 BATCH = 500
+_MAKING = 0x6C6F7473
+"""Key of the lock for making lots; any number that nobody else takes."""
 
 
 def pending(run_id: str, lot_id: int, *columns: Any) -> Any:
@@ -290,7 +292,47 @@ def write_journal(
         )
     )
     if not written.rowcount:
-        raise LotTakenError(
-            f"another process works on lot {lot_id} of the cascade; what was done is stored, and "
-            "the same command goes on when that has ended"
+        raise taken(lot_id)
+
+
+def taken(lot_id: int) -> LotTakenError:
+    """The error where somebody else has gone on with a lot, or has taken documents of it."""
+    return LotTakenError(
+        f"another process works on lot {lot_id} of the cascade; what was done is stored, and "
+        "the same command goes on when that has ended"
+    )
+
+
+def one_at_a_time(connection: Connection) -> None:
+    """Wait until nobody else makes a lot (SQLite has one writer anyhow)."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(_MAKING)))
+
+
+def supersede(
+    connection: Connection, fingerprint: str, lot_id: int, beside: Sequence[int], old: str, new: str
+) -> None:
+    """Give the state ``new`` to lots of state ``old`` that share documents with this one."""
+    others = select(lots.c.id).where(
+        lots.c.fingerprint == fingerprint,
+        lots.c.state == old,
+        lots.c.id.not_in([lot_id, *beside]),
+    )
+    mine, theirs = lot_documents.alias(), lot_documents.alias()
+    for other in connection.execute(others).scalars().all():
+        shared = (
+            select(mine.c.document_id)
+            .join(
+                theirs,
+                and_(theirs.c.lot_id == other, theirs.c.document_id == mine.c.document_id),
+            )
+            .where(mine.c.lot_id == lot_id)
+            .limit(1)
         )
+        if connection.execute(shared).first():
+            # As another revision, so that nobody closes it who has not seen this.
+            connection.execute(
+                update(lots)
+                .where(lots.c.id == other, lots.c.state == old)
+                .values(state=new, revision=lots.c.revision + 1)
+            )

@@ -40,6 +40,8 @@ from doc_classify.storage.store import SqlStore
 from doc_classify.storage.students import Students
 
 OPEN, FINISHED = "open", "finished"
+SUPERSEDED = "superseded"
+"""Some of its documents went into a later lot before it was finished: it promises nothing."""
 
 _COVERED = 0.5
 """Share of what a lot has left that a run has to have in order to go on with it."""
@@ -116,10 +118,13 @@ class LotLedger:
     def make(self, run_id: str, spec: RunSpec, beside: Sequence[Lot] = ()) -> Lot | None:
         """A lot of all that the run has pending and that is in none of the others; None if none.
 
-        It exists whole or not at all, since everything is one transaction.
+        It exists whole or not at all, since everything is one transaction. An open lot that shares
+        documents with it is superseded: with what another student decides of them, its certificate
+        would say too much.
         """
 
         def work(connection: Connection) -> Lot | None:
+            lot_rows.one_at_a_time(connection)
             lot_id = connection.execute(
                 insert(lots)
                 .values(
@@ -144,6 +149,7 @@ class LotLedger:
             if not population:
                 connection.execute(lots.delete().where(lots.c.id == lot_id))
                 return None
+            lot_rows.supersede(connection, spec.fingerprint, lot_id, beside_ids, OPEN, SUPERSEDED)
             known = 0 if spec.force else lot_rows.mark_known(connection, lot_id, spec)
             connection.execute(
                 update(lots).where(lots.c.id == lot_id).values(population=population, known=known)
@@ -208,6 +214,9 @@ class LotLedger:
     ) -> Iterator[list[Task]]:
         """What the run has to do of the lot, batch by batch, in the order of its files.
 
+        The LLM alone may decide about what was drawn, which counts as the LLM's, and about what has
+        another file than it had in the lot: the student would judge by another name.
+
         Args:
             run_id: the run.
             lot_id: the lot.
@@ -228,6 +237,8 @@ class LotLedger:
                     files.c.size,
                     files.c.mtime_ns,
                     files.c.document_id.label("now"),
+                    lot_documents.c.role,
+                    lot_documents.c.file_id.label("first"),
                 )
                 .join(files, files.c.id == run_files.c.file_id)
                 .join(documents, documents.c.id == run_files.c.document_id)
@@ -241,7 +252,11 @@ class LotLedger:
             def work(connection: Connection, query: Any = query) -> tuple[list[Task], int]:
                 rows = connection.execute(query).all()
                 last = rows[-1].file_id if len(rows) == BATCH else 0
-                return lot_rows.tasks(connection, run_id, spec, rows), last
+                made = lot_rows.tasks(connection, run_id, spec, rows)
+                return [
+                    replace(task, llm_only=row.role is not None or row.first != row.file_id)
+                    for task, row in zip(made, rows, strict=True)
+                ], last
 
             found, after = self._store.read(work)
             if found:
@@ -382,6 +397,10 @@ def _record(
     keep_text: bool = False,
 ) -> None:
     answered = [outcome for outcome in outcomes if outcome.decided_by != STUDENT]
+    if len(answered) < len(outcomes):
+        state = connection.execute(select(lots.c.state).where(lots.c.id == lot_id)).scalar_one()
+        if state == SUPERSEDED:
+            raise lot_rows.taken(lot_id)
     record(connection, run_id, spec, outcomes, seconds, keep_text=keep_text)
     note_texts(connection, spec.teacher_fingerprint, answered)
     rows = [
