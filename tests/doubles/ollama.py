@@ -236,9 +236,13 @@ class OllamaDouble:
 
     async def _close(self) -> None:
         if self._site is not None:
+            # First let what was just accepted become a connection: Python 3.11 fails over one
+            # whose server was closed in between, and leaves its socket open.
+            for listener in self._site._server.sockets:
+                self._loop.remove_reader(listener.fileno())
+            await asyncio.sleep(0.02)
             await self._site.stop()
             self._site = None
-        await asyncio.sleep(0.02)  # what was just accepted is no connection yet
         for connection in list(self._runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()
